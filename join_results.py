@@ -1,0 +1,34 @@
+#!/usr/bin/env python
+"""Join the results of a study's volumes into its tables.
+
+python join_results.py --results_folder_path working_data/results
+"""
+
+import argparse
+from pathlib import Path
+
+from sam_lungs.errors import run_script
+from sam_lungs.results import join_results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description="Join the results of a study's volumes.", allow_abbrev=False
+    )
+    parser.add_argument(
+        "-r",
+        "--results_folder_path",
+        type=Path,
+        required=True,
+        help="holds a folder per volume, each with a raw_data.csv (or the authors' published ones)",
+    )
+    parser.add_argument(
+        "--output_folder", type=Path, help="where the tables go, in place of the results folder"
+    )
+    args = parser.parse_args()
+    output_folder = args.output_folder or args.results_folder_path
+    print(join_results(args.results_folder_path, output_folder).to_string(index=False))
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,111 @@
+#!/usr/bin/env python
+r"""Segment the lungs in CT volumes with SAM, prompted from their lung masks; measure the result.
+
+python process_image.py \
+    --image_file_path working_data/image_coronacases_001.npy \
+    --masks_file_path working_data/masks_coronacases_001.npy \
+    --slice 122 --debug
+
+Without --slice it does whole volumes, and writes the results of each into its folder.
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+from sam_lungs.checkpoints import CHECKPOINTS
+from sam_lungs.errors import run_script
+from sam_lungs.prompts import NEGATIVES, POINTS, PromptProtocol
+from sam_lungs.segmenter import DEVICES, PRECISIONS
+from sam_lungs.study import Options, Study
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description="Segment the lungs in CT volumes with SAM, prompted from their lung masks,"
+        " and measure the masks.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    # So that argparse takes `--window -650,1500` for an option with its value, not for two options.
+    parser._negative_number_matcher = re.compile(r"-\d*\.?\d+(,.*)?$")
+    parser.add_argument(
+        "-i",
+        "--image_file_path",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="one or more .npy, .npz, .nii or .nii.gz",
+    )
+    parser.add_argument(
+        "-m",
+        "--masks_file_path",
+        type=Path,
+        nargs="+",
+        required=True,
+        help="the lung masks of each image, in the same order",
+    )
+    parser.add_argument("-s", "--slice", type=int, help="process this slice only")
+    parser.add_argument(
+        "-d", "--debug", action="store_true", help="draw each slice and write down its prompts"
+    )
+    parser.add_argument(
+        "-n", "--dry_run", action="store_true", help="check the input and say what would be done"
+    )
+    parser.add_argument(
+        "--output_folder", type=Path, help="results folder, in place of results/ beside the image"
+    )
+    parser.add_argument("--model", choices=CHECKPOINTS, default="vit_l", help="SAM's size")
+    parser.add_argument("--checkpoint", type=Path, help="weights, in place of the official ones")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="where SAM runs")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="of SAM's image encoder"
+    )
+    parser.add_argument(
+        "--window", default="auto", help="auto, lung, none, or LEVEL,WIDTH in Hounsfield units"
+    )
+    protocol = PromptProtocol()
+    parser.add_argument(
+        "--points", choices=POINTS, default=protocol.points, help="where positive points go"
+    )
+    parser.add_argument(
+        "--negative", choices=NEGATIVES, default=protocol.negative, help="the negative point"
+    )
+    parser.add_argument(
+        "--negative_offset",
+        type=int,
+        metavar="ROWS",
+        default=protocol.negative_offset_rows,
+        help="rows to move the negative point down",
+    )
+    parser.add_argument(
+        "--box", action="store_true", default=protocol.box, help="give SAM the box around the lungs"
+    )
+    parser.add_argument(
+        "--no_box", action="store_false", dest="box", default=argparse.SUPPRESS, help="do not"
+    )
+    parser.add_argument(
+        "--strict_geometry",
+        action="store_true",
+        help="refuse an image and masks whose affines disagree or are not known",
+    )
+    args = parser.parse_args()
+
+    options = Options(
+        slice_index=args.slice,
+        debug=args.debug,
+        dry_run=args.dry_run,
+        output_folder=args.output_folder,
+        model=args.model,
+        checkpoint=args.checkpoint,
+        device=args.device,
+        precision=args.precision,
+        window=args.window,
+        protocol=PromptProtocol(args.points, args.negative, args.negative_offset, args.box),
+        strict_geometry=args.strict_geometry,
+    )
+    return Study(options).run(args.image_file_path, args.masks_file_path)
+
+
+if __name__ == "__main__":
+    run_script(main)

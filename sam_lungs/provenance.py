@@ -1,0 +1,36 @@
+"""How a run was made: the facts that `run.json` needs so that the run can be repeated."""
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "segment-anything",
+    "numpy",
+    "nibabel",
+    "opencv-python-headless",
+    "pandas",
+    "pillow",
+)
+
+
+def code_commit() -> str | None:
+    """Return the commit of this code, `-dirty` if it was changed since; `None` outside git."""
+    git = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    here = Path(__file__).parent
+    try:
+        told = subprocess.run(git, cwd=here, capture_output=True, text=True, check=True)
+        return told.stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, of the system, and of every package that makes the numbers."""
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+    } | {package: importlib.metadata.version(package) for package in PACKAGES}

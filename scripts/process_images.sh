@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Runs the study: segments the 20 volumes with one loaded model and joins their results.
+# usage: scripts/process_images.sh [process_image.py options]
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/project.sh"
+find_python
+
+volumes=(
+  coronacases_001
+  coronacases_002
+  coronacases_003
+  coronacases_004
+  coronacases_005
+  coronacases_006
+  coronacases_007
+  coronacases_008
+  coronacases_009
+  coronacases_010
+  radiopaedia_10_85902_1
+  radiopaedia_10_85902_3
+  radiopaedia_14_85914_0
+  radiopaedia_27_86410_0
+  radiopaedia_29_86490_1
+  radiopaedia_29_86491_1
+  radiopaedia_36_86526_0
+  radiopaedia_40_86625_0
+  radiopaedia_4_85506_1
+  radiopaedia_7_85703_0
+)
+for volume in "${volumes[@]}"; do
+  images+=("working_data/image_$volume.npy")
+  masks+=("working_data/masks_$volume.npy")
+done
+
+results_folder=working_data/results
+has_results=true
+previous=
+for argument in "$@"; do
+  case $argument in
+    --output_folder=*) results_folder=${argument#*=} ;;
+    --dry_run | -n | --help | -h) has_results=false ;;
+  esac
+  if [[ $previous == --output_folder ]]; then
+    results_folder=$argument
+  fi
+  previous=$argument
+done
+
+"${python[@]}" process_image.py \
+  --image_file_path "${images[@]}" --masks_file_path "${masks[@]}" "$@"
+if $has_results; then
+  "${python[@]}" join_results.py --results_folder_path "$results_folder"
+fi

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Sourced by the other scripts: goes to the project's root and tells how the project's Python is run.
+# shellcheck disable=SC2034  # its variables are for the scripts that source it
+set -euo pipefail
+
+conda_python=(conda run -n sam --no-capture-output python)
+venv_python=.venv/bin/python
+
+fail() {
+  echo "error: $*" >&2
+  exit 1
+}
+
+has_conda() { command -v conda >/dev/null; }
+
+has_conda_environment() {
+  # No `grep -q`: leaving early, it would break conda's pipe and so the pipeline.
+  has_conda && conda env list | grep '^sam[[:space:]]' >/dev/null
+}
+
+# Sets the array `python` to the command that runs the project's Python.
+find_python() {
+  if [[ -n ${PYTHON:-} ]]; then
+    command -v "$PYTHON" >/dev/null || fail "PYTHON is set to $PYTHON, which cannot be run"
+    python=("$PYTHON")
+  elif has_conda_environment; then
+    python=("${conda_python[@]}")
+  elif [[ -x $venv_python ]]; then
+    python=("$venv_python")
+  else
+    fail "the project has no Python environment yet: run scripts/setup.sh"
+  fi
+}
+
+# A relative PYTHON is meant from where the caller stands.
+if [[ ${PYTHON:-} == [!/]*/* ]]; then
+  PYTHON=$PWD/$PYTHON
+fi
+
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."

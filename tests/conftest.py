@@ -1,0 +1,108 @@
+"""What several test files share: tiny volumes, a tiny SAM, real slices, scripts run as users do."""
+
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from segment_anything.modeling import (
+    ImageEncoderViT,
+    MaskDecoder,
+    PromptEncoder,
+    Sam,
+    TwoWayTransformer,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of the two real slices and the published results, where there is one."""
+    if "SAM_LUNGS_REAL_DATA" not in os.environ:
+        pytest.skip("SAM_LUNGS_REAL_DATA does not name the folder of real slices")
+    return Path(os.environ["SAM_LUNGS_REAL_DATA"])
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run one of the scripts from another folder, as a user does, and return what it said.
+
+    Nothing leaves the machine: the proxy it would have to go through refuses every connection.
+    """
+
+    def run_script(script: str, *arguments: object) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, str(ROOT / script), *map(str, arguments)],
+            cwd=tmp_path,
+            env=os.environ | {"https_proxy": "http://127.0.0.1:9"},
+            capture_output=True,
+            text=True,
+        )
+
+    return run_script
+
+
+def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
+    """Assert that a script said one line on standard error, with these words, and left with 1."""
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith("error: ")
+    for word in words:
+        assert word in done.stderr
+
+
+def tiny_sam() -> Sam:
+    """SAM's architecture at 64 x 64 pixels, with seeded random weights."""
+    torch.manual_seed(0)
+    sam = Sam(
+        ImageEncoderViT(
+            img_size=64,
+            patch_size=16,
+            embed_dim=32,
+            depth=2,
+            num_heads=2,
+            out_chans=32,
+            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
+            use_rel_pos=True,
+            window_size=3,
+            global_attn_indexes=(1,),
+        ),
+        PromptEncoder(
+            embed_dim=32, image_embedding_size=(4, 4), input_image_size=(64, 64), mask_in_chans=16
+        ),
+        MaskDecoder(
+            transformer_dim=32,
+            transformer=TwoWayTransformer(depth=2, embedding_dim=32, mlp_dim=64, num_heads=2),
+        ),
+    )
+    return sam.eval().requires_grad_(False)
+
+
+def chest(rows: int = 40, columns: int = 56, slices: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """A body with two lungs, in Hounsfield units, and their labels; the first slice has no lung.
+
+    Returns two arrays (rows, columns, slices), int16 and uint8.
+    """
+    row, column = np.mgrid[:rows, :columns] / np.array([rows, columns])[:, None, None]
+    body = (row - 0.5) ** 2 / 0.4**2 + (column - 0.5) ** 2 / 0.45**2 < 1
+    image = np.repeat(np.where(body, 40, -1000)[:, :, None], slices, axis=2)
+    masks = np.zeros(image.shape)
+    for index in range(1, slices):
+        for label, middle in ((1, 0.3), (2, 0.7)):
+            lung = (row - 0.5) ** 2 / 0.25**2 + (column - middle) ** 2 / 0.13**2 < index / slices
+            masks[lung, index] = label
+            image[lung, index] = -850 + index
+    return image.astype(np.int16), masks.astype(np.uint8)
+
+
+def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> Path:
+    """Write an array (rows, columns, slices) so that reading it as the paper does gives it back."""
+    affine = np.diag([-0.7, -0.8, 5, 1]) if affine is None else affine
+    nib.save(nib.Nifti1Image(array.swapaxes(0, 1), affine), path)
+    return path

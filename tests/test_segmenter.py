@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+import torch
+from conftest import chest, tiny_sam
+from segment_anything import SamPredictor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sam_lungs.errors import InputError
+from sam_lungs.prompts import NEGATIVES, POINTS, PromptProtocol, make_prompts
+from sam_lungs.segmenter import SamSegmenter, choose_device
+from sam_lungs.windowing import LUNG_WINDOW, slice_to_rgb
+
+CPU = torch.device("cpu")
+PROTOCOLS = [
+    PromptProtocol(points, negative, 0, box)
+    for points in POINTS
+    for negative in NEGATIVES
+    for box in (True, False)
+]
+
+
+def slice_and_prompts(rows: int, columns: int, protocol: PromptProtocol):
+    image, masks = chest(rows, columns)
+    return slice_to_rgb(image[:, :, 2], LUNG_WINDOW), make_prompts(masks[:, :, 2], protocol)
+
+
+@pytest.mark.parametrize("shape", [(40, 56), (56, 40), (64, 64), (100, 37)])
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=str)
+def test_masks_and_scores_are_those_of_sam_predictor(shape, protocol):
+    image_rgb, prompts = slice_and_prompts(*shape, protocol)
+    predictor = SamPredictor(tiny_sam())
+    predictor.set_image(image_rgb)
+    box = prompts.box_rc
+    masks, scores, _ = predictor.predict(
+        point_coords=np.array([(column, row) for row, column in prompts.points_rc]),
+        point_labels=prompts.labels,
+        box=None if box is None else np.array([box[1], box[0], box[3], box[2]]),
+        multimask_output=False,
+    )
+    prediction = SamSegmenter(tiny_sam(), CPU).segment(image_rgb, prompts)
+    assert prediction.mask.shape == shape
+    assert prediction.mask.dtype == bool
+    assert 0 < prediction.mask.sum() < prediction.mask.size
+    np.testing.assert_array_equal(prediction.mask, masks[0])
+    assert prediction.score == scores[0]
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_lower_precision_is_used_and_close(precision):
+    image_rgb, prompts = slice_and_prompts(40, 56, PromptProtocol())
+    exact = SamSegmenter(tiny_sam(), CPU)
+    lower = SamSegmenter(tiny_sam(), CPU, precision)
+    scores = [segmenter.segment(image_rgb, prompts).score for segmenter in (exact, lower)]
+    difference = (exact.predictor.features - lower.predictor.features).abs().max()
+    assert 0 < difference < 0.1
+    assert lower.predictor.features.dtype == torch.float32
+    assert scores[0] != scores[1]
+    assert scores[0] == pytest.approx(scores[1], abs=0.05)
+
+
+def test_no_float64_meets_the_model():
+    """Apple's GPUs have no float64: no operation may see one."""
+
+    class NoFloat64(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            out = operation(*args, **(kwargs or {}))
+            for tensor in [*args, out]:
+                assert getattr(tensor, "dtype", None) != torch.float64, operation
+            return out
+
+    image_rgb, prompts = slice_and_prompts(40, 56, PromptProtocol())
+    segmenter = SamSegmenter(tiny_sam(), CPU)
+    with NoFloat64():
+        segmenter.segment(image_rgb, prompts)
+
+
+def test_a_second_run_gives_the_same_bits():
+    image_rgb, prompts = slice_and_prompts(40, 56, PromptProtocol())
+    segmenter = SamSegmenter(tiny_sam(), CPU)
+    first, second = (segmenter.segment(image_rgb, prompts) for _ in range(2))
+    np.testing.assert_array_equal(first.mask, second.mask)
+    assert first.score == second.score
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "automatic"),
+    [(True, True, "cuda"), (True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_the_device_is_the_one_asked_for_or_refused(monkeypatch, cuda, mps, automatic):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert choose_device("auto").type == automatic
+    assert choose_device("cpu").type == "cpu"
+    for name, present in (("cuda", cuda), ("mps", mps)):
+        if present:
+            assert choose_device(name).type == name
+        else:
+            with pytest.raises(InputError, match=f"--device {name}"):
+                choose_device(name)

@@ -1,0 +1,278 @@
+"""The whole way from files to files, with a tiny SAM in place of the real one."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import chest, save_nifti, tiny_sam
+
+from sam_lungs import checkpoints
+from sam_lungs.errors import InputError
+from sam_lungs.files import sha256_of
+from sam_lungs.metrics import dice, jaccard
+from sam_lungs.prompts import PromptProtocol, make_prompts
+from sam_lungs.segmenter import SamSegmenter
+from sam_lungs.study import Options, Study
+from sam_lungs.windowing import LUNG_WINDOW, slice_to_rgb
+
+IMAGE, MASKS = chest()
+
+
+@pytest.fixture
+def loaded() -> list[str]:
+    """The models that were loaded, in order."""
+    return []
+
+
+@pytest.fixture
+def weights(monkeypatch, tmp_path_factory, loaded):
+    """A file of weights that is loaded as a tiny SAM."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.pth"
+    path.write_bytes(b"weights")
+
+    def load_sam(name, given):
+        assert given == path
+        loaded.append(name)
+        return tiny_sam()
+
+    monkeypatch.setattr(checkpoints, "load_sam", load_sam)
+    return path
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """An image and its masks, three slices of which the first has no lung."""
+    return (
+        [save_nifti(tmp_path / "image_a.nii.gz", IMAGE)],
+        [save_nifti(tmp_path / "masks_a.nii.gz", MASKS)],
+    )
+
+
+def study(weights, **options) -> Study:
+    return Study(Options(**{"checkpoint": weights, "device": "cpu"} | options))
+
+
+def test_a_volume_gives_a_row_per_slice_that_can_be_made_again_by_hand(pair, weights, tmp_path):
+    assert study(weights).run(*pair) == 0
+    table = pd.read_csv(tmp_path / "results" / "image_a" / "raw_data.csv")
+    assert table["slice"].tolist() == [0, 1, 2]
+    assert table.iloc[0, 1:].isna().tolist() == [True, True, True, False, True]
+    segmenter = SamSegmenter(tiny_sam(), torch.device("cpu"))
+    for index in (1, 2):
+        rgb = slice_to_rgb(IMAGE[:, :, index], LUNG_WINDOW)
+        true = MASKS[:, :, index]
+        prediction = segmenter.segment(rgb, make_prompts(true, PromptProtocol()))
+        assert table.loc[index].tolist() == pytest.approx(
+            [
+                index,
+                jaccard(prediction.mask, true > 0),
+                dice(prediction.mask, true > 0),
+                prediction.score,
+                np.count_nonzero(true),
+                np.count_nonzero(prediction.mask),
+            ],
+            rel=1e-15,
+        )
+
+
+def test_run_json_says_how_to_repeat_the_run(pair, weights, tmp_path):
+    study(weights, window="-600,1600", protocol=PromptProtocol(box=False)).run(*pair)
+    run = json.loads((tmp_path / "results" / "image_a" / "run.json").read_text())
+    assert run["options"]["model"] == "vit_l"
+    assert run["options"]["protocol"]["box"] is False
+    assert run["window_hu"] == [-1400, 200]
+    assert run["precision"] == "float32"
+    assert run["device"] == "cpu"
+    assert run["checkpoint"] == {"file": str(weights), "sha256": sha256_of(weights)}
+    assert run["image"] == {"file": str(pair[0][0]), "sha256": sha256_of(pair[0][0])}
+    assert run["masks"] == {"file": str(pair[1][0]), "sha256": sha256_of(pair[1][0])}
+    assert run["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert run["geometry_warning"] is None
+    assert run["seconds"] > 0
+    assert {"commit", "started", "command"} <= set(run)
+
+
+def test_a_second_run_gives_the_same_bytes(pair, weights, tmp_path):
+    tables = []
+    for _ in range(2):
+        study(weights).run(*pair)
+        folder = tmp_path / "results" / "image_a"
+        tables.append([(folder / f"{name}.csv").read_bytes() for name in ("raw_data", "results")])
+        assert len(list(folder.iterdir())) == 3
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"window": "40,400"},
+        {"precision": "bfloat16"},
+        *(
+            {"protocol": protocol}
+            for protocol in (
+                PromptProtocol(points="centroid", box=False),
+                PromptProtocol(negative="none"),
+                PromptProtocol(negative_offset_rows=15),
+                PromptProtocol(box=False),
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_every_option_changes_what_sam_answers(pair, weights, tmp_path, change):
+    masks = np.where(MASKS > 0, MASKS, 0)
+    masks[14:26, 14:30, 1:] = 1  # concave, so that its centroid is not where the point slides
+    masks[16:24, 18:26, 1:] = 0
+    save_nifti(pair[1][0], masks)
+    study(weights, output_folder=tmp_path / "default").run(*pair)
+    study(weights, output_folder=tmp_path / "changed", **change).run(*pair)
+    default, changed = (
+        pd.read_csv(tmp_path / name / "image_a" / "raw_data.csv") for name in ("default", "changed")
+    )
+    assert (default["score"][1:] != changed["score"][1:]).any()
+
+
+def test_contours_prompt_every_region(pair, weights, tmp_path):
+    masks = MASKS.copy()
+    masks[:3, :3, 1] = 1  # a second region of label 1
+    save_nifti(pair[1][0], masks)
+    study(weights, slice_index=1, debug=True, protocol=PromptProtocol(points="contours")).run(*pair)
+    prompt = yaml.safe_load((tmp_path / "debug" / "image_a" / "slice_1_prompt.yml").read_text())
+    assert [point["label"] for point in prompt["points"]] == [1, 1, 1, 0]
+
+
+def test_one_slice_is_printed_and_leaves_no_results(pair, weights, tmp_path, capsys):
+    study(weights, output_folder=tmp_path / "volume").run(*pair)
+    row = pd.read_csv(tmp_path / "volume" / "image_a" / "raw_data.csv").iloc[2]
+    capsys.readouterr()
+    assert study(weights, slice_index=2).run(*pair) == 0
+    assert capsys.readouterr().out == (
+        f"Jaccard index: {row['jaccard']:.4f}\nDice score: {row['dice']:.4f}\n"
+    )
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_slice_without_lung_says_so_and_needs_no_model(pair, weights, loaded, capsys):
+    assert study(weights, slice_index=0).run(*pair) == 0
+    assert "slice 0 has no lung" in capsys.readouterr().out
+    assert loaded == []
+
+
+def test_debug_draws_and_writes_down_every_slice_with_lung(pair, weights, tmp_path):
+    study(weights, debug=True).run(*pair)
+    folder = tmp_path / "debug" / "image_a"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "slice_1_prediction.png",
+        "slice_1_prompt.yml",
+        "slice_2_prediction.png",
+        "slice_2_prompt.yml",
+    ]
+    prompts = make_prompts(MASKS[:, :, 2], PromptProtocol())
+    top, left, bottom, right = prompts.box_rc.tolist()
+    assert yaml.safe_load((folder / "slice_2_prompt.yml").read_text()) == {
+        "image": str(pair[0][0]),
+        "masks": str(pair[1][0]),
+        "slice": 2,
+        "points": [
+            {"row": row, "column": column, "label": label}
+            for (row, column), label in zip(prompts.points_rc.tolist(), (1, 1, 0), strict=True)
+        ],
+        "box": {"row_min": top, "column_min": left, "row_max": bottom, "column_max": right},
+    }
+
+
+def test_an_output_folder_takes_results_and_debug_is_beside_it(pair, weights, tmp_path):
+    study(weights, debug=True, output_folder=tmp_path / "out" / "vit_l").run(*pair)
+    assert (tmp_path / "out" / "vit_l" / "image_a" / "raw_data.csv").exists()
+    assert (tmp_path / "out" / "debug" / "image_a" / "slice_1_prompt.yml").exists()
+    assert not (tmp_path / "results").exists()
+
+
+def test_one_bad_volume_does_not_stop_the_others(pair, weights, loaded, tmp_path, capsys):
+    (tmp_path / "image_bad.nii.gz").write_bytes(b"not a volume")
+    images = [tmp_path / "image_bad.nii.gz", *pair[0], tmp_path / "image_missing.npy"]
+    assert study(weights).run(images, pair[1] * 3) == 1
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(said) == 2
+    assert "image_bad" in said[0]
+    assert "image_missing" in said[1]
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["image_a"]
+    assert loaded == ["vit_l"]
+
+
+def test_several_volumes_share_one_model(pair, weights, loaded, tmp_path):
+    images = [*pair[0], save_nifti(tmp_path / "image_b.nii", IMAGE)]
+    assert study(weights).run(images, pair[1] * 2) == 0
+    a, b = (tmp_path / "results" / f"image_{name}" / "raw_data.csv" for name in "ab")
+    assert a.read_bytes() == b.read_bytes()
+    assert loaded == ["vit_l"]
+
+
+def test_images_and_masks_must_pair_up(pair, weights):
+    with pytest.raises(InputError, match="1 images but 2 masks"):
+        study(weights).run(pair[0], pair[1] * 2)
+
+
+def test_two_images_of_one_name_are_refused_before_either_is_processed(pair, weights, tmp_path):
+    (tmp_path / "other").mkdir()
+    images = [*pair[0], save_nifti(tmp_path / "other" / "image_a.nii", IMAGE)]
+    with pytest.raises(InputError, match="image_a"):
+        study(weights, output_folder=tmp_path / "out").run(images, pair[1] * 2)
+    assert not (tmp_path / "out").exists()
+    assert study(weights).run(images, pair[1] * 2) == 0
+
+
+def test_affines_that_disagree_are_warned_about_and_recorded(pair, weights, tmp_path, capsys):
+    save_nifti(pair[1][0], MASKS, np.diag([1.0, 1, 1, 1]))
+    assert study(weights).run(*pair) == 0
+    assert capsys.readouterr().err.count("warning: ") == 1
+    run = json.loads((tmp_path / "results" / "image_a" / "run.json").read_text())
+    assert "affine" in run["geometry_warning"]
+    assert study(weights, strict_geometry=True).run(*pair) == 1
+
+
+@pytest.mark.parametrize("index", [-1, 3, 1000])
+def test_a_slice_out_of_range_is_refused(pair, weights, capsys, index):
+    assert study(weights, slice_index=index).run(*pair) == 1
+    assert "slices are 0 to 2" in capsys.readouterr().err
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused_before_the_model_is_loaded(
+    pair, weights, loaded, tmp_path, capsys
+):
+    (tmp_path / "file").touch()
+    assert study(weights, output_folder=tmp_path / "file" / "out").run(*pair) == 1
+    assert "--output_folder" in capsys.readouterr().err
+    assert loaded == []
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(
+    pair, weights, loaded, tmp_path, capsys
+):
+    before = sorted(tmp_path.iterdir())
+    assert study(weights, dry_run=True, debug=True).run(*pair) == 0
+    said = capsys.readouterr().out
+    assert "2 of 3 slices" in said
+    assert str(tmp_path / "results" / "image_a") in said
+    assert sorted(tmp_path.iterdir()) == before
+    assert loaded == []
+
+
+def test_a_file_under_an_official_name_must_hold_the_official_bytes(
+    pair, weights, monkeypatch, capsys
+):
+    monkeypatch.setattr(checkpoints, "fetch", lambda name: weights)
+    assert study(weights, checkpoint=None).run(*pair) == 1
+    assert "not the official vit_l" in capsys.readouterr().err
+
+
+def test_a_failed_volume_keeps_the_results_it_had(pair, weights, tmp_path):
+    study(weights).run(*pair)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.csv")}
+    assert len(before) == 2
+    pair[0][0].write_bytes(pair[0][0].read_bytes()[:-9])
+    assert study(weights).run(*pair) == 1
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.csv")} == before
