@@ -76,7 +76,8 @@ class Study:
         A bad volume is reported on standard error and the rest are done. Returns the exit status,
         1 if any volume was bad.
 
-        Raises `InputError` when the lists do not pair up, or two images would share a folder.
+        Raises `InputError` when the lists do not pair up, two images would share a folder, the
+        model cannot be had, or results cannot be written.
         """
         if len(image_paths) != len(masks_paths):
             raise InputError(
@@ -89,36 +90,33 @@ class Study:
         status = 0
         for image_path, masks_path in zip(image_paths, masks_paths, strict=True):
             try:
-                self._process(image_path, masks_path)
+                pair = self._read(image_path, masks_path)
             except InputError as error:
                 report(error)
                 status = 1
+                continue
+            if self.options.dry_run:
+                self._announce(pair)
+            elif self.options.slice_index is not None:
+                self._process_slice(pair, self.options.slice_index)
+            else:
+                self._process_volume(pair)
         return status
 
-    def _process(self, image_path: Path, masks_path: Path) -> None:
-        pair = self._read(image_path, masks_path)
-        # Found out before hours of work, not after them.
-        if self.options.slice_index is None:
+    def _read(self, image_path: Path, masks_path: Path) -> Pair:
+        """Read and check all that can be wrong with a volume before hours are spent on it."""
+        image, masks, warning = read_pair(image_path, masks_path, self.options.strict_geometry)
+        index, slices = self.options.slice_index, image.array.shape[2]
+        if index is not None and not 0 <= index < slices:
+            raise InputError(f"{image_path}: no slice {index}; its slices are 0 to {slices - 1}")
+        window = choose_window(self.options.window, image)
+        if index is None:
             check_writable(self._results_folder(image_path))
         if self.options.debug:
             check_writable(self._debug_folder(image_path))
-        if self.options.dry_run:
-            self._announce(pair)
-        elif self.options.slice_index is not None:
-            self._process_slice(pair, self.options.slice_index)
-        else:
-            self._process_volume(pair)
-
-    def _read(self, image_path: Path, masks_path: Path) -> Pair:
-        image, masks, warning = read_pair(image_path, masks_path, self.options.strict_geometry)
         if warning:
             print(f"warning: {warning}", file=sys.stderr)
-        index, slices = self.options.slice_index, image.array.shape[2]
-        if index is not None and not 0 <= index < slices:
-            raise InputError(
-                f"{image_path}: has no slice {index}; its slices are 0 to {slices - 1}"
-            )
-        return Pair(image, masks, choose_window(self.options.window, image), warning)
+        return Pair(image, masks, window, warning)
 
     def _announce(self, pair: Pair) -> None:
         name, slices = volume_name(pair.image.path), pair.image.array.shape[2]
@@ -132,19 +130,20 @@ class Study:
         print(f"{name}: would segment {what} with {self.options.model}, {window}{where}")
 
     def _process_slice(self, pair: Pair, index: int) -> None:
-        result = self._segment(pair, index)
-        if result.jaccard is None:
+        if index not in pair.lung_slices:
             print(f"{pair.image.path}: slice {index} has no lung, so there is nothing to prompt")
             return
+        result = self._segment(self.segmenter, pair, index)
         print(f"Jaccard index: {result.jaccard:.4f}")
         print(f"Dice score: {result.dice:.4f}")
 
     def _process_volume(self, pair: Pair) -> None:
         folder = self._results_folder(pair.image.path)
+        segmenter = self.segmenter
         started, clock = datetime.now(timezone.utc), time.perf_counter()
         name = volume_name(pair.image.path)
         results = [
-            self._segment(pair, index)
+            self._segment(segmenter, pair, index)
             for index in tqdm(range(pair.image.array.shape[2]), desc=name, unit="slice")
         ]
         seconds = time.perf_counter() - clock
@@ -155,7 +154,7 @@ class Study:
         }
         write_results(folder, results, run | self._describe(pair))
 
-    def _segment(self, pair: Pair, index: int) -> SliceResult:
+    def _segment(self, segmenter: SamSegmenter, pair: Pair, index: int) -> SliceResult:
         """Segment a slice, compare, and draw it if asked; one without lung is not prompted."""
         masks = pair.masks.array[:, :, index]
         lung_pixels = np.count_nonzero(masks)
@@ -163,7 +162,7 @@ class Study:
             return SliceResult(index, None, None, None, 0, None)
         image_rgb = slice_to_rgb(pair.image.array[:, :, index], pair.window)
         prompts = make_prompts(masks, self.options.protocol)
-        prediction = self.segmenter.segment(image_rgb, prompts)
+        prediction = segmenter.segment(image_rgb, prompts)
         if self.options.debug:
             folder = self._debug_folder(pair.image.path)
             picture = folder / f"slice_{index}_prediction.png"

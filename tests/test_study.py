@@ -16,6 +16,7 @@ from sam_lungs.metrics import dice, jaccard
 from sam_lungs.prompts import PromptProtocol, make_prompts
 from sam_lungs.segmenter import SamSegmenter
 from sam_lungs.study import Options, Study
+from sam_lungs.volumes import read_nifti, write_numpy
 from sam_lungs.windowing import LUNG_WINDOW, slice_to_rgb
 
 IMAGE, MASKS = chest()
@@ -203,9 +204,11 @@ def test_one_bad_volume_does_not_stop_the_others(pair, weights, loaded, tmp_path
     assert loaded == ["vit_l"]
 
 
-def test_several_volumes_share_one_model(pair, weights, loaded, tmp_path):
-    images = [*pair[0], save_nifti(tmp_path / "image_b.nii", IMAGE)]
-    assert study(weights).run(images, pair[1] * 2) == 0
+def test_several_volumes_share_one_model_whatever_their_format(pair, weights, loaded, tmp_path):
+    write_numpy(read_nifti(pair[0][0]), tmp_path / "image_b.npy")
+    write_numpy(read_nifti(pair[1][0]), tmp_path / "masks_b.npz")
+    images = [*pair[0], tmp_path / "image_b.npy"]
+    assert study(weights).run(images, [*pair[1], tmp_path / "masks_b.npz"]) == 0
     a, b = (tmp_path / "results" / f"image_{name}" / "raw_data.csv" for name in "ab")
     assert a.read_bytes() == b.read_bytes()
     assert loaded == ["vit_l"]
@@ -262,11 +265,12 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(
 
 
 def test_a_file_under_an_official_name_must_hold_the_official_bytes(
-    pair, weights, monkeypatch, capsys
+    pair, weights, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(checkpoints, "fetch", lambda name: weights)
-    assert study(weights, checkpoint=None).run(*pair) == 1
-    assert "not the official vit_l" in capsys.readouterr().err
+    with pytest.raises(InputError, match="not the official vit_l"):
+        study(weights, checkpoint=None).run(*pair)
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_failed_volume_keeps_the_results_it_had(pair, weights, tmp_path):
