@@ -24,11 +24,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description="Segment the lungs in CT volumes with SAM, prompted from their lung masks,"
         " and measure the masks.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
     # So that argparse takes `--window -650,1500` for an option with its value, not for two options.
-    parser._negative_number_matcher = re.compile(r"-\d*\.?\d+(,.*)?$")
+    parser._negative_number_matcher = re.compile(r"-\.?\d.*$")
     parser.add_argument(
         "-i",
         "--image_file_path",
@@ -55,35 +54,51 @@ def main() -> int:
     parser.add_argument(
         "--output_folder", type=Path, help="results folder, in place of results/ beside the image"
     )
-    parser.add_argument("--model", choices=CHECKPOINTS, default="vit_l", help="SAM's size")
-    parser.add_argument("--checkpoint", type=Path, help="weights, in place of the official ones")
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="where SAM runs")
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default="float32", help="of SAM's image encoder"
+        "--model", choices=CHECKPOINTS, default="vit_l", help="SAM's size [%(default)s]"
+    )
+    parser.add_argument("--checkpoint", type=Path, help="weights, in place of the official ones")
+    parser.add_argument(
+        "--device", choices=DEVICES, default="auto", help="where SAM runs [%(default)s]"
     )
     parser.add_argument(
-        "--window", default="auto", help="auto, lung, none, or LEVEL,WIDTH in Hounsfield units"
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        help="of SAM's image encoder [%(default)s]",
+    )
+    parser.add_argument(
+        "--window",
+        default="auto",
+        help="auto, lung, none, or LEVEL,WIDTH in Hounsfield units [%(default)s]",
     )
     protocol = PromptProtocol()
     parser.add_argument(
-        "--points", choices=POINTS, default=protocol.points, help="where positive points go"
+        "--points",
+        choices=POINTS,
+        default=protocol.points,
+        help="where positive points go [%(default)s]",
     )
     parser.add_argument(
-        "--negative", choices=NEGATIVES, default=protocol.negative, help="the negative point"
+        "--negative",
+        choices=NEGATIVES,
+        default=protocol.negative,
+        help="the negative point [%(default)s]",
     )
     parser.add_argument(
         "--negative_offset",
         type=int,
         metavar="ROWS",
         default=protocol.negative_offset_rows,
-        help="rows to move the negative point down",
+        help="rows to move the negative point down, at most to the border [%(default)s]",
     )
     parser.add_argument(
-        "--box", action="store_true", default=protocol.box, help="give SAM the box around the lungs"
+        "--box",
+        action="store_true",
+        default=protocol.box,
+        help="give SAM the box, the default",
     )
-    parser.add_argument(
-        "--no_box", action="store_false", dest="box", default=argparse.SUPPRESS, help="do not"
-    )
+    parser.add_argument("--no_box", action="store_false", dest="box", help="do not")
     parser.add_argument(
         "--strict_geometry",
         action="store_true",

@@ -25,7 +25,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+        reason = error.strerror or error
+        raise InputError(f"{path}: cannot be written ({reason}); choose another place") from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -35,7 +36,7 @@ def check_writable(folder: Path) -> None:
     """Raise `InputError` when a folder cannot be written to, or made; makes nothing itself."""
     existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
-        raise InputError(f"{folder}: cannot be written to; name another with --output_folder")
+        raise InputError(f"{folder}: cannot be written to; choose another folder")
 
 
 def sha256_of(path: Path) -> str:

@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 PACKAGES = (
@@ -29,8 +30,10 @@ def code_commit() -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python, of the system, and of every package that makes the numbers."""
-    return {
-        "python": platform.python_version(),
-        "system": platform.platform(),
-    } | {package: importlib.metadata.version(package) for package in PACKAGES}
+    """Return the versions of Python, the system, and the packages that make the numbers."""
+    found = {"python": platform.python_version(), "system": platform.platform()}
+    for package in PACKAGES:
+        # Another build, such as opencv-python, does as well and goes by another name.
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found

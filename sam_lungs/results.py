@@ -76,15 +76,16 @@ def join_results(results_folder: Path, output_folder: Path) -> pd.DataFrame:
     Raises `InputError` when there is no volume, a table is broken, or nothing can be written.
     """
     if not results_folder.is_dir():
-        raise InputError(f"{results_folder}: no such folder")
+        raise InputError(f"{results_folder}: no such folder; process an image first")
     volumes = []
     for folder in sorted(path for path in results_folder.iterdir() if path.is_dir()):
         tables = sorted(path for path in folder.iterdir() if RAW_DATA_NAME.fullmatch(path.name))
         if not tables:
             print(f"warning: {folder}: has no raw_data.csv; left out", file=sys.stderr)
             continue
-        # Names sort by time: of several published runs of one volume the last one counts.
-        table = read_raw_data(tables[-1])
+        # Our own, else the last of the authors', whose names sort by time.
+        own = folder / "raw_data.csv"
+        table = read_raw_data(own if own in tables else tables[-1])
         table.insert(0, "image", folder.name)
         volumes.append(table)
     if not volumes:

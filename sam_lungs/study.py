@@ -1,5 +1,6 @@
 """The study: volumes -> slices -> prompts -> masks -> metrics -> files."""
 
+import os
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -98,6 +99,8 @@ class Study:
             if self.options.dry_run:
                 self._announce(pair)
             elif self.options.slice_index is not None:
+                if len(image_paths) > 1:
+                    print(f"{image_path}:")
                 self._process_slice(pair, self.options.slice_index)
             else:
                 self._process_volume(pair)
@@ -140,6 +143,8 @@ class Study:
     def _process_volume(self, pair: Pair) -> None:
         folder = self._results_folder(pair.image.path)
         segmenter = self.segmenter
+        # Before the slices, so that it is what was used and not what lies there hours later.
+        run = self._describe(pair)
         started, clock = datetime.now(timezone.utc), time.perf_counter()
         name = volume_name(pair.image.path)
         results = [
@@ -147,12 +152,12 @@ class Study:
             for index in tqdm(range(pair.image.array.shape[2]), desc=name, unit="slice")
         ]
         seconds = time.perf_counter() - clock
-        run = {
+        took = {
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(seconds, 3),
             "seconds_per_lung_slice": round(seconds / len(pair.lung_slices), 3),
         }
-        write_results(folder, results, run | self._describe(pair))
+        write_results(folder, results, took | run)
 
     def _segment(self, segmenter: SamSegmenter, pair: Pair, index: int) -> SliceResult:
         """Segment a slice, compare, and draw it if asked; one without lung is not prompted."""
@@ -179,7 +184,8 @@ class Study:
 
     def _results_folder(self, image_path: Path) -> Path:
         results = self.options.output_folder or image_path.parent / "results"
-        return results / volume_name(image_path)
+        # Written out, so that equal folders look equal and each has a parent.
+        return Path(os.path.abspath(results / volume_name(image_path)))
 
     def _debug_folder(self, image_path: Path) -> Path:
         results = self._results_folder(image_path)

@@ -5,10 +5,9 @@ In memory a volume is an array `(rows, columns, slices)`. Only this module knows
 
 import gzip
 import logging
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
@@ -63,7 +62,7 @@ def read_volume(path: Path) -> Volume:
         raise InputError(f"{path}: not a .npy, .npz, .nii or .nii.gz file")
     array = _three_dimensional(_load_numpy(path), path)
     _check_voxels(array, path)
-    geometry_path = path.with_suffix(".json")
+    geometry_path = _geometry_path(path)
     geometry = read_geometry(geometry_path) if geometry_path.exists() else None
     if geometry is not None and geometry.array_shape != array.shape:
         raise InputError(
@@ -81,9 +80,9 @@ def read_nifti(path: Path, orientation: str = "paper") -> Volume:
         patient's right, and slice 0 inferior.
 
     The file's scaling is applied. Integral values come in the smallest of uint8, int16 and int32
-    that holds them, all others in float32. A degenerate affine gives no geometry.
+    that holds them, all others in float32. Without a usable affine there is no geometry.
 
-    Raises `InputError` as `read_volume` does, and when `radiological` meets a degenerate affine.
+    Raises `InputError` as `read_volume` does, and when `radiological` finds no usable affine.
     """
     if not path.name.endswith(NIFTI_SUFFIXES):
         raise InputError(f"{path}: not a NIfTI file (.nii or .nii.gz)")
@@ -95,7 +94,7 @@ def read_nifti(path: Path, orientation: str = "paper") -> Volume:
     file_to_array = PAPER_AXES
     if orientation == "radiological":
         if not located:
-            raise InputError(f"{path}: its affine is degenerate; use --orientation paper")
+            raise InputError(f"{path}: has no usable affine; use --orientation paper")
         file_to_array = orientations.ornt_transform(
             nib.io_orientation(affine), orientations.axcodes2ornt(RADIOLOGICAL_CODES)
         ).astype(int)
@@ -112,7 +111,7 @@ def write_numpy(volume: Volume, path: Path) -> None:
     check_numpy_path(path)
     # Fortran order lays each slice in one piece, so that a memory map reads only what it is asked.
     array = np.asfortranarray(volume.array)
-    geometry_path = path.with_suffix(".json")
+    geometry_path = _geometry_path(path)
     with replacing(path) as temporary:
         if path.suffix == ".npy":
             np.save(temporary, array)
@@ -133,11 +132,12 @@ def check_numpy_path(path: Path) -> None:
 def write_nifti(array: np.ndarray, geometry: Geometry, path: Path) -> None:
     """Write an array `(rows, columns, slices)` as NIfTI on the grid of the file it came from.
 
-    Axes, affine and spacing are those of that file; the dtype is the array's (NIfTI has no bool).
+    Axes, affine and spacing are those of that file; the dtype is the smallest that holds the array,
+    uint8 for a mask.
     Raises `InputError` when the file cannot be written.
     """
     on_file_grid = orientations.apply_orientation(array, nib.io_orientation(geometry.array_to_file))
-    image = nib.Nifti1Image(on_file_grid, geometry.affine)
+    image = nib.Nifti1Image(on_file_grid.astype(_smallest_dtype(array)), geometry.affine)
     image.header.set_xyzt_units("mm")
     with replacing(path) as temporary:
         nib.save(image, temporary)
@@ -147,7 +147,7 @@ def read_masks(path: Path) -> Volume:
     """Read a label volume: 0 is background, every other value one object.
 
     Values within 1e-3 of an integer are rounded. Raises `InputError` as `read_volume` does, for
-    other fractions, and when all is background.
+    other fractions, for labels beyond 32 bits, and when all is background.
     """
     masks = read_volume(path)
     labels = masks.array
@@ -155,7 +155,10 @@ def read_masks(path: Path) -> Volume:
         labels = np.rint(labels)
         if np.abs(masks.array - labels).max() > 1e-3:
             raise InputError(f"{path}: masks must hold integral labels; is this an image?")
-        labels = labels.astype(_smallest_dtype(labels))
+    dtype = _smallest_dtype(labels)
+    if dtype == np.float32:
+        raise InputError(f"{path}: labels must fit into 32 bits; is this an image?")
+    labels = labels.astype(dtype, copy=False)
     if not labels.any():
         raise InputError(f"{path}: masks are all background; nothing can be prompted")
     return Volume(labels, masks.geometry, path)
@@ -188,60 +191,75 @@ def read_pair(
     return image, masks, f"{disagreement}; voxels are overlaid as the paper does"
 
 
-def _load_numpy(path: Path) -> np.ndarray:
+def _geometry_path(path: Path) -> Path:
+    """The whole name, because a JSON of the bare name may be somebody else's, as in BIDS."""
+    return path.with_name(f"{path.name}.json")
+
+
+def _open(path: Path) -> BinaryIO:
     try:
-        with open(path, "rb") as file:
-            magic = b"\x93NUMPY" if path.suffix == ".npy" else b"PK"
-            if file.read(len(magic)) != magic:
-                raise InputError(f"{path}: not a NumPy {path.suffix} file")
+        return open(path, "rb")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; nifti_to_numpy.py makes arrays") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+
+
+def _load_numpy(path: Path) -> np.ndarray:
+    with _open(path) as file:
+        magic = b"\x93NUMPY" if path.suffix == ".npy" else b"PK"
+        if file.read(len(magic)) != magic:
+            raise InputError(f"{path}: not a NumPy {path.suffix} file; make it again")
+        file.seek(0)
+        try:
             if path.suffix == ".npy":
                 return np.load(path, mmap_mode="r", allow_pickle=False)
-            file.seek(0)
             arrays = np.load(file, allow_pickle=False)
-            if len(arrays.files) != 1:
-                raise InputError(f"{path}: must hold one array, but holds {len(arrays.files)}")
-            return arrays[arrays.files[0]]
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; nifti_to_numpy.py makes it") from None
-    except (OSError, EOFError, ValueError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path}: {_why(error)}") from error
+            (array,) = (arrays[name] for name in arrays.files)
+            return np.asarray(array)
+        except Exception as error:  # whatever damaged bytes lead zip and NumPy into
+            raise InputError(f"{path}: {_why(error)}") from error
 
 
 def _why(error: Exception) -> str:
     """One line for what NumPy, zip or nibabel found wrong with a file."""
-    if "allow_pickle" in str(error):
+    reason = " ".join(str(error).split())
+    if "allow_pickle" in reason or "Python objects" in reason:
         return "holds pickled Python objects, which are refused; save plain numbers"
-    return f"broken or truncated; make it again ({' '.join(str(error).split()) or 'no details'})"
+    return f"broken, truncated, or not one array; make it again ({reason})"
 
 
 def _load_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the stored array with the file's scaling applied, and the affine."""
-    try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            # All at once, which checks the checksum; nibabel alone would stop short of it.
-            content = gzip.decompress(content)
-        is_nifti2 = nib.Nifti2Header.may_contain_header(content)
-        image = (nib.Nifti2Image if is_nifti2 else nib.Nifti1Image).from_bytes(content)
-        return np.asanyarray(image.dataobj), image.affine
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; check the path") from None
-    except Exception as error:  # whatever damaged bytes lead nibabel, gzip and NumPy into
-        raise InputError(f"{path}: not a NIfTI file, {_why(error)}") from error
+    """Return the stored array with the file's scaling applied, and the affine, or zeros if none."""
+    with _open(path) as file:
+        try:
+            # All at once, which checks a gzip's checksum; nibabel alone would stop short of it.
+            content = gzip.decompress(file.read()) if path.suffix == ".gz" else file.read()
+            is_nifti2 = nib.Nifti2Header.may_contain_header(content)
+            image = (nib.Nifti2Image if is_nifti2 else nib.Nifti1Image).from_bytes(content)
+            # Without either code nibabel makes an affine up.
+            located = image.header["sform_code"] or image.header["qform_code"]
+            affine = image.affine if located else np.zeros((4, 4))
+            return np.asanyarray(image.dataobj), affine
+        except Exception as error:  # whatever damaged bytes lead nibabel, gzip and NumPy into
+            raise InputError(f"{path}: not a NIfTI file, or {_why(error)}") from error
 
 
 def _three_dimensional(array: np.ndarray, path: Path) -> np.ndarray:
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim != 3 or array.size == 0:
-        raise InputError(f"{path}: has shape {array.shape}; a volume has three dimensions")
+        raise InputError(f"{path}: has shape {array.shape}; a volume must have three dimensions")
     return array
 
 
 def _check_voxels(array: np.ndarray, path: Path) -> None:
     if array.dtype.kind not in "biuf":
         raise InputError(f"{path}: voxels are {array.dtype}; a volume holds real numbers")
-    if array.dtype.kind == "f" and not all(np.isfinite(plane).all() for plane in _planes(array)):
+    # Not isfinite: what is too large for float32 would become infinite when it is converted.
+    if array.dtype.kind == "f" and not all(
+        (np.abs(plane) <= np.finfo(np.float32).max).all() for plane in _planes(array)
+    ):
         raise InputError(f"{path}: has NaN or infinite voxels; replace them by numbers first")
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs the study: segments the 20 volumes with one loaded model and joins their results.
-# usage: scripts/process_images.sh [process_image.py options]
+# usage: scripts/process_images.sh [process_image.py options, paths from the project's root]
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/project.sh"
 find_python
@@ -38,7 +38,7 @@ previous=
 for argument in "$@"; do
   case $argument in
     --output_folder=*) results_folder=${argument#*=} ;;
-    --dry_run | -n | --help | -h) has_results=false ;;
+    --dry_run | --slice | --slice=* | --help | -h | -[!-]*[ns]* | -[ns]*) has_results=false ;;
   esac
   if [[ $previous == --output_folder ]]; then
     results_folder=$argument

@@ -63,6 +63,30 @@ def test_everything_asked_for_is_drawn(tmp_path, grey_slice):
     assert list(tmp_path.iterdir()) == [tmp_path / "slice.png"]
 
 
+def test_each_label_has_its_contour_and_the_box_frames_whole_pixels(tmp_path, grey_slice):
+    image, masks = grey_slice
+    masks[40:50, 60:70] = 2
+    picture = draw(tmp_path / "slice.png", image, masks).astype(int)
+    lime = (np.abs(picture - (0, 255, 0)) <= 2).all(axis=2)
+    height, width = lime.shape
+    assert lime[: height // 2, : width // 2].any()
+    assert lime[height // 2 :, width // 2 :].any()
+    # The box runs around both; its outer edge is half a pixel beyond their outermost pixels.
+    orange = np.argwhere((np.abs(picture - ORANGE) <= 40).all(axis=2))
+    slice_pixel = width / 80
+    green = np.argwhere(lime)
+    assert np.abs(orange.min(axis=0) - green.min(axis=0)).max() < 0.6 * slice_pixel
+    assert np.abs(orange.max(axis=0) - green.max(axis=0)).max() < 0.6 * slice_pixel
+
+
+def test_the_score_is_written_above_the_slice(tmp_path, grey_slice):
+    picture = draw(tmp_path / "slice.png", *grey_slice)
+    first_row_of_slice = np.flatnonzero((picture == 90).all(axis=2).mean(axis=1) > 0.5)[0]
+    above = picture[:first_row_of_slice]
+    assert (above < 50).any()
+    assert (above[0] == 255).all()
+
+
 def test_what_was_not_prompted_is_not_drawn(tmp_path, grey_slice):
     protocol = PromptProtocol(negative="none", box=False)
     picture = draw(tmp_path / "slice.png", *grey_slice, protocol=protocol)

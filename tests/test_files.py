@@ -32,7 +32,10 @@ def test_a_failure_keeps_what_was_there_and_leaves_nothing_else(tmp_path, failur
     with pytest.raises(told) as raised:
         write_half()
     if told is InputError:
-        assert str(raised.value) == f"{path}: cannot be written (No space left on device)"
+        assert (
+            str(raised.value)
+            == f"{path}: cannot be written (No space left on device); choose another place"
+        )
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -51,14 +54,14 @@ def test_check_writable_makes_nothing(tmp_path):
 def test_check_writable_refuses_a_folder_below_a_file(tmp_path):
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "results"):
-        with pytest.raises(InputError, match="--output_folder"):
+        with pytest.raises(InputError, match="choose another folder"):
             check_writable(folder)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_check_writable_refuses_a_read_only_folder(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(InputError, match="--output_folder"):
+    with pytest.raises(InputError, match="choose another folder"):
         check_writable(tmp_path / "results")
 
 

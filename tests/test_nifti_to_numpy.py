@@ -21,7 +21,7 @@ def test_a_volume_is_converted_with_its_geometry(run, nifti, tmp_path, names):
     assert done.stderr == ""
     assert done.stdout == f"wrote {output}: (40, 56, 3) int16\n"
     np.testing.assert_array_equal(np.load(output), IMAGE)
-    assert json.loads((tmp_path / "new" / "image.json").read_text())["orientation"] == "PLS"
+    assert json.loads((tmp_path / "new" / "image.npy.json").read_text())["orientation"] == "PLS"
 
 
 def test_radiological_orientation(run, tmp_path):

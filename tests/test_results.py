@@ -107,6 +107,13 @@ def test_the_last_of_several_published_runs_counts(tmp_path):
     assert join_results(tmp_path, tmp_path)["avg"].tolist() == [0.75, 0.75]
 
 
+def test_our_own_table_counts_before_a_published_one(tmp_path):
+    folder = tmp_path / "image"
+    write_results(folder, SLICES, {})
+    (folder / "raw_data_2023-05-27_09-43-55.csv").write_text("slice,jaccard,dice\n0,0.1,0.2\n")
+    assert join_results(tmp_path, tmp_path)["avg"][0] == 0.375
+
+
 def test_a_folder_without_results_is_named_and_left_out(tmp_path, capsys):
     write_results(tmp_path / "image", SLICES, {})
     (tmp_path / "empty").mkdir()

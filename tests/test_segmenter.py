@@ -74,6 +74,16 @@ def test_no_float64_meets_the_model():
         segmenter.segment(image_rgb, prompts)
 
 
+def test_nothing_faster_and_less_exact_is_left_switched_on(monkeypatch):
+    for name, value in (("allow_tf32", True), ("benchmark", True), ("deterministic", False)):
+        monkeypatch.setattr(torch.backends.cudnn, name, value)
+    SamSegmenter(tiny_sam(), CPU)
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cudnn.benchmark
+    assert torch.backends.cudnn.deterministic
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 def test_a_second_run_gives_the_same_bits():
     image_rgb, prompts = slice_and_prompts(40, 56, PromptProtocol())
     segmenter = SamSegmenter(tiny_sam(), CPU)

@@ -1,6 +1,7 @@
 """The whole way from files to files, with a tiny SAM in place of the real one."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import torch
 import yaml
 from conftest import chest, save_nifti, tiny_sam
 
-from sam_lungs import checkpoints
+from sam_lungs import checkpoints, provenance
 from sam_lungs.errors import InputError
 from sam_lungs.files import sha256_of
 from sam_lungs.metrics import dice, jaccard
@@ -77,6 +78,29 @@ def test_a_volume_gives_a_row_per_slice_that_can_be_made_again_by_hand(pair, wei
             ],
             rel=1e-15,
         )
+
+
+def test_what_run_json_names_is_what_was_read_not_what_came_later(
+    pair, weights, monkeypatch, tmp_path
+):
+    before = sha256_of(pair[0][0])
+    segment = SamSegmenter.segment
+
+    def replace_the_image(*args):
+        save_nifti(pair[0][0], IMAGE + 1)
+        return segment(*args)
+
+    monkeypatch.setattr(SamSegmenter, "segment", replace_the_image)
+    study(weights).run(*pair)
+    run = json.loads((tmp_path / "results" / "image_a" / "run.json").read_text())
+    assert run["image"]["sha256"] == before != sha256_of(pair[0][0])
+
+
+def test_a_package_under_another_name_does_not_lose_a_volume(pair, weights, monkeypatch, tmp_path):
+    monkeypatch.setattr(provenance, "PACKAGES", (*provenance.PACKAGES, "no-such-package"))
+    assert study(weights).run(*pair) == 0
+    run = json.loads((tmp_path / "results" / "image_a" / "run.json").read_text())
+    assert "no-such-package" not in run["versions"]
 
 
 def test_run_json_says_how_to_repeat_the_run(pair, weights, tmp_path):
@@ -226,6 +250,26 @@ def test_two_images_of_one_name_are_refused_before_either_is_processed(pair, wei
         study(weights, output_folder=tmp_path / "out").run(images, pair[1] * 2)
     assert not (tmp_path / "out").exists()
     assert study(weights).run(images, pair[1] * 2) == 0
+    roundabout = [pair[0][0], tmp_path / "other" / ".." / "image_a.nii.gz"]
+    with pytest.raises(InputError, match="image_a"):
+        study(weights).run(roundabout, pair[1] * 2)
+
+
+def test_slices_of_several_volumes_are_told_apart(pair, weights, tmp_path, capsys):
+    images = [*pair[0], save_nifti(tmp_path / "image_b.nii", IMAGE)]
+    assert study(weights, slice_index=1).run(images, pair[1] * 2) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{images[0]}:"
+    assert lines[3] == f"{images[1]}:"
+
+
+def test_debug_is_beside_the_results_folder_whatever_that_is_called(
+    pair, weights, tmp_path, monkeypatch
+):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    study(weights, slice_index=1, debug=True, output_folder=Path(".")).run(*pair)
+    assert (tmp_path / "debug" / "image_a" / "slice_1_prompt.yml").exists()
 
 
 def test_affines_that_disagree_are_warned_about_and_recorded(pair, weights, tmp_path, capsys):
@@ -248,7 +292,7 @@ def test_an_output_folder_that_cannot_be_written_is_refused_before_the_model_is_
 ):
     (tmp_path / "file").touch()
     assert study(weights, output_folder=tmp_path / "file" / "out").run(*pair) == 1
-    assert "--output_folder" in capsys.readouterr().err
+    assert "cannot be written to" in capsys.readouterr().err
     assert loaded == []
 
 

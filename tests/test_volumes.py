@@ -1,5 +1,6 @@
 import itertools
 import json
+import zipfile
 from pathlib import Path
 
 import nibabel as nib
@@ -162,11 +163,39 @@ def test_a_npy_file_is_a_memory_map_with_each_slice_in_one_piece(tmp_path):
 def test_the_geometry_is_a_json_to_read(tmp_path):
     nib.save(stored_as("LPS"), tmp_path / "image.nii")
     write_numpy(read_nifti(tmp_path / "image.nii"), tmp_path / "image.npz")
-    record = json.loads((tmp_path / "image.json").read_text())
+    record = json.loads((tmp_path / "image.npz.json").read_text())
     assert record["source"] == "image.nii"
     assert record["orientation"] == "PLS"
     assert record["spacing_mm"] == [0.5, 0.75, 2]
     assert record["affine"] == stored_as("LPS").affine.tolist()
+
+
+def test_another_programs_json_is_left_alone(tmp_path):
+    """BIDS puts what it knows of image.nii.gz into image.json."""
+    (tmp_path / "image.json").write_text('{"Modality": "CT"}')
+    write_numpy(read_nifti(save_nifti(tmp_path / "image.nii", PATIENT)), tmp_path / "image.npy")
+    assert read_volume(tmp_path / "image.npy").geometry is not None
+    assert (tmp_path / "image.json").read_text() == '{"Modality": "CT"}'
+
+
+def test_an_affine_that_no_header_code_vouches_for_is_not_believed(tmp_path):
+    path = save_nifti(tmp_path / "image.nii", PATIENT)
+    content = bytearray(path.read_bytes())
+    for qform_code, sform_code in ((0, 0), (1, 0), (0, 1)):
+        content[252:256] = bytes([qform_code, 0, sform_code, 0])
+        path.write_bytes(content)
+        known = read_nifti(path).geometry is not None
+        assert known == bool(qform_code or sform_code)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int64, np.float64])
+def test_a_mask_of_any_dtype_is_written_as_uint8(tmp_path, dtype):
+    volume = read_nifti(save_nifti(tmp_path / "image.nii", PATIENT))
+    mask = volume.array % 2 == 0
+    write_nifti(mask.astype(dtype), volume.geometry, tmp_path / "mask.nii.gz")
+    written = read_volume(tmp_path / "mask.nii.gz").array
+    assert nib.load(tmp_path / "mask.nii.gz").get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(written, mask)
 
 
 def test_a_degenerate_affine_gives_no_geometry_and_takes_an_old_one_away(tmp_path):
@@ -177,8 +206,8 @@ def test_a_degenerate_affine_gives_no_geometry_and_takes_an_old_one_away(tmp_pat
     volume = read_nifti(tmp_path / "b.nii")
     assert volume.geometry is None
     write_numpy(volume, tmp_path / "image.npy")
-    assert not (tmp_path / "image.json").exists()
-    with pytest.raises(InputError, match="degenerate"):
+    assert not (tmp_path / "image.npy.json").exists()
+    with pytest.raises(InputError, match="no usable affine"):
         read_nifti(tmp_path / "b.nii", "radiological")
 
 
@@ -208,9 +237,9 @@ def test_voxels_that_are_no_real_numbers_are_refused(tmp_path, dtype):
             read_volume(tmp_path / name)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39, -1e300])
 def test_voxels_that_are_not_finite_are_refused(tmp_path, value):
-    array = np.zeros((3, 4, 5), np.float32)
+    array = np.zeros((3, 4, 5))
     array[2, 3, 4] = value
     nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "image.nii")
     np.save(tmp_path / "image.npy", array)
@@ -285,6 +314,20 @@ def test_a_npz_must_hold_one_array(tmp_path):
     np.savez(tmp_path / "image.npz", a=PATIENT, b=PATIENT)
     with pytest.raises(InputError, match="one array"):
         read_volume(tmp_path / "image.npz")
+    with zipfile.ZipFile(tmp_path / "image.npz", "w") as archive:
+        archive.writestr("readme.txt", "no array")
+    with pytest.raises(InputError):
+        read_volume(tmp_path / "image.npz")
+
+
+def test_labels_that_float32_would_merge_are_refused(tmp_path):
+    labels = np.zeros((3, 4, 5))
+    labels[0, 0, :2] = 2**40, 2**40 + 1
+    np.save(tmp_path / "masks.npy", labels)
+    nib.save(nib.Nifti1Image(labels, np.eye(4)), tmp_path / "masks.nii")
+    for name in ("masks.npy", "masks.nii"):
+        with pytest.raises(InputError, match="32 bits"):
+            read_masks(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["image.dcm", "image", "image.npy", "image.npz", "image.nii.gz"])
@@ -305,8 +348,8 @@ def test_a_missing_or_foreign_file_is_refused(tmp_path, name):
 )
 def test_a_json_that_is_no_geometry_is_refused(tmp_path, text):
     np.save(tmp_path / "image.npy", PATIENT)
-    (tmp_path / "image.json").write_text(text)
-    with pytest.raises(InputError, match=r"image\.json: not the geometry"):
+    (tmp_path / "image.npy.json").write_text(text)
+    with pytest.raises(InputError, match=r"image\.npy\.json: not the geometry"):
         read_volume(tmp_path / "image.npy")
 
 
