@@ -31,21 +31,22 @@ def real_data() -> Path:
 
 @pytest.fixture
 def run(tmp_path):
-    """Run one of the scripts from another folder, as a user does, and return what it said.
+    """Run a script or a module from another folder, as a user does, and return what it said.
 
     Nothing leaves the machine: the proxy it would have to go through refuses every connection.
     """
 
-    def run_script(script: str, *arguments: object) -> subprocess.CompletedProcess:
+    def run_python(name: str, *arguments: object) -> subprocess.CompletedProcess:
+        program = [str(ROOT / name)] if name.endswith(".py") else ["-m", name]
         return subprocess.run(
-            [sys.executable, str(ROOT / script), *map(str, arguments)],
+            [sys.executable, *program, *map(str, arguments)],
             cwd=tmp_path,
-            env=os.environ | {"https_proxy": "http://127.0.0.1:9"},
+            env=os.environ | {"PYTHONPATH": str(ROOT), "https_proxy": "http://127.0.0.1:9"},
             capture_output=True,
             text=True,
         )
 
-    return run_script
+    return run_python
 
 
 def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
