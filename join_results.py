@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Join the results of a study's volumes into its tables.
+"""Join the results of a study's volumes into its tables and figure.
 
 python join_results.py --results_folder_path working_data/results
 """
@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from sam_lungs.errors import run_script
+from sam_lungs.figures import save_study
 from sam_lungs.results import join_results
 
 
@@ -27,7 +28,9 @@ def main() -> None:
     )
     args = parser.parse_args()
     output_folder = args.output_folder or args.results_folder_path
-    print(join_results(args.results_folder_path, output_folder).to_string(index=False))
+    slices, summary = join_results(args.results_folder_path, output_folder)
+    save_study(output_folder / "study.png", slices)
+    print(summary.to_string(index=False))
 
 
 if __name__ == "__main__":

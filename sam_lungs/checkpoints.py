@@ -1,4 +1,4 @@
-"""SAM's published weights: where they come from, and how they get from there into a model.
+"""SAM's weights: where they come from, and how they get from there into a model.
 
 Download and verify them with `python -m sam_lungs.checkpoints vit_b vit_l vit_h`.
 """
@@ -28,11 +28,11 @@ TIMEOUT_SECONDS = 60
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A published file of SAM weights, and what tells it from any other file.
+    """A file of SAM weights, and what tells it from any other file.
 
-    `name` is its architecture in `segment_anything.sam_model_registry`, `sha256` is lower-case
-    hexadecimal, and `encoder_width` is the number of channels of the image encoder's tokens, by
-    which the three architectures differ.
+    `name` is its architecture, `url` where it is published, or the bare name of a file that comes
+    with this code, `sha256` is lower-case hexadecimal, and `encoder_width` is the number of
+    channels of the image encoder's tokens, by which the architectures differ.
     """
 
     name: str
@@ -45,6 +45,18 @@ class Checkpoint:
     def file_name(self) -> str:
         """The file's official name, the last part of its URL."""
         return self.url.rpartition("/")[2]
+
+    @property
+    def is_published(self) -> bool:
+        """Whether it can be downloaded."""
+        return "://" in self.url
+
+    @property
+    def remedy(self) -> str:
+        """How to have a file in place that is not the official one replaced."""
+        if self.is_published:
+            return "delete it to download it again"
+        return f"restore it with: git checkout -- {CHECKPOINTS_FOLDER.name}/{self.file_name}"
 
 
 # The links are those of https://github.com/facebookresearch/segment-anything#model-checkpoints.
@@ -72,6 +84,14 @@ CHECKPOINTS = {
             sha256="a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
             encoder_width=1280,
         ),
+        # Trained on phantoms: `sam_lungs.training`, checkpoints/sam_compact.md.
+        Checkpoint(
+            name="compact",
+            url="sam_compact.pth",
+            size_bytes=2_292_695,
+            sha256="dea844b10d6e2524421d2bb45a464a1bd3b33ac6642979bf2ee0d90fbb3999bf",
+            encoder_width=96,
+        ),
     )
 }
 
@@ -90,6 +110,8 @@ def fetch(name: str, folder: Path = CHECKPOINTS_FOLDER) -> Path:
     path = folder / checkpoint.file_name
     try:
         if not path.exists():
+            if not checkpoint.is_published:
+                raise InputError(f"{path}: no such file; {checkpoint.remedy}")
             folder.mkdir(parents=True, exist_ok=True)
             _download(checkpoint, path)
         held_bytes = path.stat().st_size
@@ -98,7 +120,7 @@ def fetch(name: str, folder: Path = CHECKPOINTS_FOLDER) -> Path:
     if held_bytes != checkpoint.size_bytes:
         raise InputError(
             f"{path}: has {held_bytes:,} bytes where the official {name} checkpoint has "
-            f"{checkpoint.size_bytes:,}: delete it to download it again"
+            f"{checkpoint.size_bytes:,}: {checkpoint.remedy}"
         )
     return path
 
@@ -108,10 +130,11 @@ def verify(name: str, path: Path, sha256: str) -> None:
 
     The hash is passed in, not computed, because a caller that records it has it already.
     """
-    if sha256 != CHECKPOINTS[name].sha256:
+    checkpoint = CHECKPOINTS[name]
+    if sha256 != checkpoint.sha256:
         raise InputError(
-            f"{path}: is not the official {name} checkpoint (SHA-256 {sha256}): delete it to "
-            "download it again, or name it with --checkpoint to use it as it is"
+            f"{path}: is not the official {name} checkpoint (SHA-256 {sha256}): "
+            f"{checkpoint.remedy}, or name it with --checkpoint to use it as it is"
         )
 
 
@@ -127,6 +150,8 @@ def load_sam(name: str, path: Path) -> "Sam":
     # Imported here because torch takes seconds, which fetching need not wait for.
     import torch
     from segment_anything import sam_model_registry
+
+    from sam_lungs.compact import build_compact
 
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
@@ -147,7 +172,7 @@ def load_sam(name: str, path: Path) -> "Sam":
             f"{path}: holds {held_names[0]} weights, not {name}: pass --model {held_names[0]}"
         )
 
-    sam = sam_model_registry[name]()
+    sam = build_compact() if name == "compact" else sam_model_registry[name]()
     misfits = sorted({key for key, _ in held_shapes.items() ^ _shapes(sam.state_dict()).items()})
     if misfits:
         raise InputError(
@@ -164,7 +189,8 @@ def main() -> None:
         prog="python -m sam_lungs.checkpoints",
         description=f"Download SAM checkpoints into {CHECKPOINTS_FOLDER} and verify them.",
     )
-    parser.add_argument("names", nargs="*", choices=CHECKPOINTS, help="which (default: vit_l)")
+    published = [checkpoint.name for checkpoint in CHECKPOINTS.values() if checkpoint.is_published]
+    parser.add_argument("names", nargs="*", choices=published, help="which (default: vit_l)")
     # Not argparse's default, which some versions check as a whole list against the choices.
     for name in parser.parse_args(sys.argv[1:] or ["vit_l"]).names:
         path = fetch(name)

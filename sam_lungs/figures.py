@@ -1,8 +1,10 @@
 """Pictures of what SAM was asked and what it answered."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -12,11 +14,15 @@ from nibabel.affines import apply_affine
 from sam_lungs.files import replacing
 from sam_lungs.geometry import Geometry
 from sam_lungs.prompts import Prompts
-from sam_lungs.segmenter import Prediction
+
+if TYPE_CHECKING:  # torch takes seconds to import, which only the prediction itself needs
+    from sam_lungs.segmenter import Prediction
 
 # Where rows and columns grow towards in an upright picture, by the axis that the slices lie along.
 UPRIGHT_CODES = {"S": "PL", "I": "PL", "A": "IL", "P": "IL", "L": "IP", "R": "IP"}
 
+# Two colours that the colour-blind tell apart, from Okabe and Ito's palette.
+METRIC_COLORS = {"jaccard": "#56B4E9", "dice": "#E69F00"}
 PREDICTED_RGBA = (0.12, 0.56, 1.0, 0.5)
 
 
@@ -25,7 +31,7 @@ def save_prediction(
     image_rgb: np.ndarray,
     masks: np.ndarray,
     prompts: Prompts,
-    prediction: Prediction,
+    prediction: "Prediction",
     geometry: Geometry | None,
 ) -> None:
     """Draw one slice as PNG: SAM's mask in translucent blue, the true contours in green,
@@ -82,6 +88,40 @@ def save_prediction(
     axes.set_axis_off()
     with replacing(path) as temporary:
         figure.savefig(temporary, bbox_inches="tight")
+
+
+def save_study(path: Path, slices: pd.DataFrame) -> None:
+    """Draw a study as PNG: the spread of both metrics in each volume, and Dice along its slices.
+
+    slices: columns `image`, `slice`, `jaccard`, `dice`, the metrics NaN where there is no lung.
+
+    Raises `InputError` when it cannot be written.
+    """
+    images = slices["image"].unique()
+    figure = Figure(figsize=(14, 6), dpi=110, layout="constrained")
+    spread, along = figure.subplots(1, 2)
+    for offset, (metric, color) in zip((-0.18, 0.18), METRIC_COLORS.items(), strict=True):
+        boxes = spread.boxplot(
+            [slices.loc[slices["image"] == image, metric].dropna() for image in images],
+            positions=np.arange(len(images)) + offset,
+            widths=0.3,
+            patch_artist=True,
+            medianprops={"color": "black"},
+            boxprops={"facecolor": color},
+            flierprops={"markersize": 3},
+        )
+        boxes["boxes"][0].set_label(metric.capitalize())
+    spread.set_xticks(range(len(images)), images, rotation=30, ha="right")
+    spread.set_ylabel("over the slices with lung")
+    spread.legend(loc="lower left")
+    for image in images:
+        rows = slices[slices["image"] == image]
+        along.plot(rows["slice"] / max(len(rows) - 1, 1), rows["dice"], label=image)
+    along.set_xlabel("slice, from the volume's first to its last")
+    along.set_ylabel("Dice")
+    along.legend(loc="lower center", fontsize="small")
+    with replacing(path) as temporary:
+        figure.savefig(temporary)
 
 
 def _upright(geometry: Geometry | None) -> np.ndarray:

@@ -66,11 +66,11 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
     return summary.rename_axis("metric").reset_index()
 
 
-def join_results(results_folder: Path, output_folder: Path) -> pd.DataFrame:
+def join_results(results_folder: Path, output_folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Join the volumes of a results folder, ours or the authors' published ones, into the study's.
 
     Writes `joint_raw_data.csv` (every slice, with its image's name), `joint_results.csv` (a row
-    per volume) and `results.csv` (over all slices with lung), and returns the last.
+    per volume) and `results.csv` (over all slices with lung); returns the first and the last.
     A folder without results is named on standard error and left out.
 
     Raises `InputError` when there is no volume, a table is broken, or nothing can be written.
@@ -95,7 +95,7 @@ def join_results(results_folder: Path, output_folder: Path) -> pd.DataFrame:
     write_csv(study, output_folder / "joint_raw_data.csv")
     write_csv(pd.DataFrame(map(_volume_row, volumes)), output_folder / "joint_results.csv")
     write_csv(summary, output_folder / "results.csv")
-    return summary
+    return study, summary
 
 
 def read_raw_data(path: Path) -> pd.DataFrame:

@@ -55,7 +55,8 @@ def test_a_table_comes_back_to_the_last_bit(tmp_path):
 def test_joined_tables_by_hand(tmp_path):
     write_results(tmp_path / "image_b", SLICES, {})
     write_results(tmp_path / "image_a", [SliceResult(0, 1.0, 1.0, 0.9, 5, 5)], {})
-    summary = join_results(tmp_path, tmp_path)
+    slices, summary = join_results(tmp_path, tmp_path)
+    assert len(slices) == 4
     assert (tmp_path / "joint_raw_data.csv").read_bytes() == (
         b"image,slice,jaccard,dice,score,lung_pixels,predicted_pixels\n"
         b"image_a,0,1.0,1.0,0.9,5,5\n"
@@ -83,7 +84,8 @@ def test_joining_again_gives_the_same(tmp_path):
 
 
 def test_the_authors_numbers(real_data, tmp_path):
-    summary = join_results(real_data / "published", tmp_path).set_index("metric")
+    _, summary = join_results(real_data / "published", tmp_path)
+    summary = summary.set_index("metric")
     assert summary.loc["jaccard", ["avg", "std"]].tolist() == [
         0.9027456965588987,
         0.14091775323280256,
@@ -104,7 +106,7 @@ def test_the_last_of_several_published_runs_counts(tmp_path):
     for time, value in (("2023-05-27_09-43-55", 0.5), ("2023-05-28_08-00-00", 0.75)):
         (folder / f"raw_data_{time}.csv").write_text(f"slice,jaccard,dice\n0,{value},{value}\n")
         (folder / f"results_{time}.csv").write_text("")
-    assert join_results(tmp_path, tmp_path)["avg"].tolist() == [0.75, 0.75]
+    assert join_results(tmp_path, tmp_path)[1]["avg"].tolist() == [0.75, 0.75]
 
 
 def test_our_own_table_counts_before_a_published_one(tmp_path):

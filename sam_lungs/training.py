@@ -1,0 +1,240 @@
+"""Train the compact SAM on phantoms.
+
+    python -m sam_lungs.training --output_file_path checkpoints/sam_compact.pth
+
+The loss is SAM's: focal and Dice loss of the mask, 20 to 1, and the squared error of the predicted
+Jaccard index (Kirillov et al. 2023, arXiv:2304.02643, appendix A).
+"""
+
+import argparse
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from segment_anything.modeling import Sam
+from torch.nn import functional as F
+from tqdm import trange
+
+from sam_lungs.compact import build_compact
+from sam_lungs.errors import InputError, run_script
+from sam_lungs.files import check_writable, replacing
+from sam_lungs.segmenter import DEVICES, choose_device
+from sam_lungs.training_data import PADDING, Task, augment, draw_tasks, make_pool
+
+LEARNING_RATE = 1e-3
+WARMUP_STEPS = 150
+WEIGHT_DECAY = 0.05
+AVERAGE_DECAY = 0.995
+FOCAL_GAMMA = 2
+FOCAL_WEIGHT = 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides which weights come out: steps, slices a step, slices in all, and the seed."""
+
+    steps: int = 1050
+    batch_size: int = 8
+    slices: int = 9000
+    seed: int = 0
+
+
+class Training:
+    """Weights, their running average, and the optimizer: all that a step changes."""
+
+    _parts = ("sam", "average", "optimizer", "schedule")
+
+    def __init__(self, settings: Settings, device: torch.device) -> None:
+        torch.manual_seed(settings.seed)
+        self.settings = settings
+        self.device = device
+        self.sam = build_compact().to(device).train()
+        self.average = torch.optim.swa_utils.AveragedModel(
+            self.sam, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGE_DECAY)
+        )
+        self.optimizer = torch.optim.AdamW(self.sam.parameters(), weight_decay=WEIGHT_DECAY)
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer,
+            LEARNING_RATE,
+            total_steps=settings.steps,
+            pct_start=min(WARMUP_STEPS / settings.steps, 0.5),
+            cycle_momentum=False,
+        )
+        self.step = 0
+
+    def take_step(self, pool: np.ndarray) -> float:
+        """Learn from a batch of random slices of the pool; return the loss."""
+        # Seeded anew, so that a training that was continued sees the same slices.
+        rng = np.random.default_rng([self.settings.seed, self.step])
+        numbers = rng.integers(len(pool), size=self.settings.batch_size)
+        slices = [augment(rng, *pool[number]) for number in numbers]
+        loss = slices_loss(self.sam, slices, [draw_tasks(rng, *planes) for planes in slices])
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.sam.parameters(), 1.0)
+        self.optimizer.step()
+        self.schedule.step()
+        self.average.update_parameters(self.sam)
+        self.step += 1
+        return loss.item()
+
+    def save(self, path: Path) -> None:
+        """Write everything that `load` needs to go on from here."""
+        state = {name: getattr(self, name).state_dict() for name in self._parts}
+        with replacing(path) as temporary:
+            torch.save(state | {"settings": asdict(self.settings), "step": self.step}, temporary)
+
+    def load(self, path: Path) -> None:
+        """Go on from where `save` was called.
+
+        Raises `InputError` when that was a training with other settings.
+        """
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if state["settings"] != asdict(self.settings):
+            raise InputError(
+                f"{path}: of a training with {state['settings']}; go on with those, delete it, or"
+                " choose another --working_folder"
+            )
+        for name in self._parts:
+            getattr(self, name).load_state_dict(state[name])
+        self.step = state["step"]
+
+    def save_weights(self, path: Path) -> None:
+        """Write the averaged weights as a checkpoint, in half precision."""
+        weights = {
+            name: weight.half().cpu() for name, weight in self.average.module.state_dict().items()
+        }
+        with replacing(path) as temporary:
+            torch.save(weights, temporary)
+
+
+def slices_loss(
+    sam: Sam, slices: list[tuple[np.ndarray, np.ndarray]], tasks: list[list[Task]]
+) -> torch.Tensor:
+    """Return the mean loss over slices, as `training_data.fit` returns them, and their tasks."""
+    device = sam.device
+    grey = torch.as_tensor(np.stack([grey for grey, _ in slices]), device=device)
+    images = grey[:, None].expand(-1, 3, -1, -1).float()  # (slices, 3, IMAGE_SIZE, IMAGE_SIZE)
+    inside = torch.as_tensor(np.stack([labels < PADDING for _, labels in slices]), device=device)
+    # SAM pads with zeros after it has normalized.
+    embeddings = sam.image_encoder(sam.preprocess(images) * inside[:, None])
+    losses = []
+    for embedding, within, of_slice in zip(embeddings, inside, tasks, strict=True):
+        for boxed in (False, True):
+            group = [task for task in of_slice if (task.prompts.box_rc is not None) == boxed]
+            if group:
+                losses.append(_group_loss(sam, embedding, within, group))
+    return torch.cat(losses).mean()
+
+
+def _group_loss(
+    sam: Sam, embedding: torch.Tensor, within: torch.Tensor, tasks: list[Task]
+) -> torch.Tensor:
+    """Return the loss of each task (tasks,) on one slice; all or none of the tasks have a box."""
+    device = embedding.device
+    most = max(len(task.prompts.labels) for task in tasks)
+    points_xy = np.zeros((len(tasks), most, 2), dtype=np.float32)
+    labels = np.full((len(tasks), most), -1)  # -1 is SAM's "not a point"
+    for row, task in enumerate(tasks):
+        count = len(task.prompts.labels)
+        points_xy[row, :count] = task.prompts.points_rc[:, ::-1]
+        labels[row, :count] = task.prompts.labels
+    boxes_xyxy = None
+    if tasks[0].prompts.box_rc is not None:
+        boxes = np.stack([task.prompts.box_rc[[1, 0, 3, 2]] for task in tasks])
+        boxes_xyxy = torch.as_tensor(boxes, dtype=torch.float32, device=device)
+    sparse, dense = sam.prompt_encoder(
+        points=(torch.as_tensor(points_xy, device=device), torch.as_tensor(labels, device=device)),
+        boxes=boxes_xyxy,
+        masks=None,
+    )
+    logits, scores = sam.mask_decoder(
+        image_embeddings=embedding[None],
+        image_pe=sam.prompt_encoder.get_dense_pe(),
+        sparse_prompt_embeddings=sparse,
+        dense_prompt_embeddings=dense,
+        multimask_output=False,
+    )
+    size = within.shape[-2:]
+    logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)[:, 0]
+    target = torch.as_tensor(np.stack([task.mask for task in tasks]), device=device).float()
+    return mask_loss(logits, target, scores[:, 0], within)
+
+
+def mask_loss(
+    logits: torch.Tensor, target: torch.Tensor, scores: torch.Tensor, within: torch.Tensor
+) -> torch.Tensor:
+    """Return SAM's loss of each mask, (masks,).
+
+    logits, target: (masks, rows, columns), target 0 or 1; scores: (masks,), the Jaccard index
+    that SAM expects; within: (rows, columns) bool, the pixels that count.
+    """
+    pixels = (1, 2)
+    logits, target = logits.masked_fill(~within, -20), target * within
+    probability = logits.sigmoid()
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    miss = (probability - target).abs()
+    focal = (miss**FOCAL_GAMMA * entropy).sum(pixels) / within.sum()
+    overlap = (probability * target).sum(pixels)
+    dice = 1 - (2 * overlap + 1) / (probability.sum(pixels) + target.sum(pixels) + 1)
+    predicted = logits.detach() > 0
+    union = (predicted | (target > 0)).sum(pixels).clamp(min=1)
+    jaccard = (predicted & (target > 0)).sum(pixels) / union
+    return FOCAL_WEIGHT * focal + dice + (scores - jaccard) ** 2
+
+
+def main() -> None:
+    """Train as the command line says, going on from where an earlier call stopped."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sam_lungs.training",
+        description="Train the compact SAM on phantoms; a training that was stopped goes on.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "-o", "--output_file_path", type=Path, default=Path("checkpoints/sam_compact.pth")
+    )
+    parser.add_argument(
+        "--working_folder",
+        type=Path,
+        default=Path("working_data/compact"),
+        help="where slices and the state of the training are kept",
+    )
+    parser.add_argument("--steps", type=int, default=Settings.steps)
+    parser.add_argument("--batch_size", type=int, default=Settings.batch_size, help="slices a step")
+    parser.add_argument(
+        "--slices", type=int, default=Settings.slices, help="in all, each of another patient"
+    )
+    parser.add_argument("--seed", type=int, default=Settings.seed)
+    parser.add_argument("--device", choices=DEVICES, default="auto")
+    args = parser.parse_args()
+
+    check_writable(args.output_file_path.parent)
+    device = choose_device(args.device)
+    settings = Settings(args.steps, args.batch_size, args.slices, args.seed)
+    # The learning rate needs four steps to rise and fall.
+    if args.steps < 4 or min(args.batch_size, args.slices) < 1:
+        raise InputError("--steps must be at least 4, --batch_size and --slices at least 1")
+    training = Training(settings, device)
+    state_path = args.working_folder / "state.pth"
+    if state_path.exists():
+        training.load(state_path)
+        print(f"going on from step {training.step}")
+    pool = make_pool(args.working_folder, args.seed, args.slices)
+    started, loss = time.monotonic(), 0.0
+    with trange(args.steps, initial=training.step, unit="step") as bar:
+        while training.step < args.steps:
+            latest = training.take_step(pool)
+            loss = latest if loss == 0 else 0.98 * loss + 0.02 * latest
+            bar.update()
+            bar.set_postfix(loss=f"{loss:.4f}")
+            if training.step % 50 == 0:
+                training.save(state_path)
+    training.save_weights(args.output_file_path)
+    print(f"{args.output_file_path}: trained for {(time.monotonic() - started) / 60:.0f} min")
+
+
+if __name__ == "__main__":
+    run_script(main)

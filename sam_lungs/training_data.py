@@ -1,0 +1,174 @@
+"""What the compact SAM learns from: slices of random phantoms, prompts, and what they ask for."""
+
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+from segment_anything.utils.transforms import ResizeLongestSide
+from tqdm import tqdm
+
+from sam_lungs.compact import IMAGE_SIZE
+from sam_lungs.files import replacing
+from sam_lungs.phantom import sample_slice
+from sam_lungs.prompts import NEGATIVES, POINTS, PromptProtocol, Prompts, make_prompts
+from sam_lungs.windowing import LUNG_WINDOW, slice_to_rgb
+
+PROMPTS_PER_SLICE = 5
+PADDING = 255
+TISSUE_GREY = 150  # between lung and soft tissue in a slice through the lung window
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Prompts on a slice, in its pixels, and the mask (rows, columns) bool that they ask for."""
+
+    prompts: Prompts
+    mask: np.ndarray
+
+
+def make_slice(seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Make one training slice of a new patient: what SAM sees of it, and the labels.
+
+    Returns two (IMAGE_SIZE, IMAGE_SIZE) uint8 arrays as `fit` does.
+    """
+    cv2.setNumThreads(1)
+    rng = np.random.default_rng([seed, number])
+    long_side = int(rng.choice([IMAGE_SIZE, 360]))
+    short_side = int(long_side * min(rng.uniform(0.6, 1.2), 1))
+    shape = (long_side, short_side) if rng.random() < 0.5 else (short_side, long_side)
+    image, labels = sample_slice(rng, *shape)
+    return fit(slice_to_rgb(image, LUNG_WINDOW if image.dtype == np.int16 else None), labels)
+
+
+def fit(image_rgb: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Resize a slice as SAM does, and its labels with it; pad both to a square below and right.
+
+    image_rgb: (rows, columns, 3) uint8, three equal channels; labels: (rows, columns) uint8.
+    Returns two (IMAGE_SIZE, IMAGE_SIZE) uint8 arrays: grey values, 0 outside the slice, and labels,
+    PADDING outside it.
+    """
+    grey = ResizeLongestSide(IMAGE_SIZE).apply_image(image_rgb)[:, :, 0]
+    rows, columns = grey.shape
+    squares = np.zeros((2, IMAGE_SIZE, IMAGE_SIZE), dtype=np.uint8)
+    squares[1] = PADDING
+    squares[:, :rows, :columns] = grey, np.zeros_like(grey)
+    for label in np.unique(labels[labels > 0]):
+        share = cv2.resize(
+            (labels == label).astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA
+        )
+        squares[1, :rows, :columns][share > 0.5] = label
+    return squares[0], squares[1]
+
+
+def make_pool(folder: Path, seed: int, slices: int) -> np.ndarray:
+    """Make a file of training slices in a folder, or open the one that is there.
+
+    Returns (slices, 2, IMAGE_SIZE, IMAGE_SIZE) uint8 as a memory map: what `make_slice` gives.
+    """
+    path = folder / f"slices_{slices}_seed_{seed}.npy"
+    if not path.exists():
+        # Not forked: a fork of a process in which torch has threads can hang.
+        with replacing(path) as temporary, get_context("spawn").Pool() as processes:
+            shape = (slices, 2, IMAGE_SIZE, IMAGE_SIZE)
+            pool = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
+            made = processes.imap(_make_slice, ((seed, number) for number in range(slices)), 16)
+            for number, planes in enumerate(tqdm(made, "slices", slices, smoothing=0)):
+                pool[number] = planes
+    return np.load(path, mmap_mode="r")
+
+
+def _make_slice(seed_and_number: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    return make_slice(*seed_and_number)
+
+
+def augment(
+    rng: np.random.Generator, grey: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Turn, mirror, crop, stretch and blur a slice of `make_slice`; lung stays in it.
+
+    Takes and returns grey values and labels as `fit` returns them.
+    """
+    rows, columns = (int(inside.sum()) for inside in (labels[:, 0] < PADDING, labels[0] < PADDING))
+    grey, labels = grey[:rows, :columns], labels[:rows, :columns]
+    if rng.random() < 0.5:
+        grey, labels = _crop(rng, grey, labels)
+    turns = int(rng.integers(4))
+    grey, labels = np.rot90(grey, turns), np.rot90(labels, turns)
+    if rng.random() < 0.5:
+        grey, labels = grey[:, ::-1], labels[:, ::-1]
+    shade = grey / 255
+    if rng.random() < 0.3:
+        shade = cv2.GaussianBlur(shade, (0, 0), rng.uniform(0.4, 1.2))
+    shade = shade ** np.exp(rng.normal(0, 0.25))
+    shade = shade + rng.normal(0, rng.exponential(0.02), shade.shape)
+    rgb = slice_to_rgb(np.clip(shade, 0, rng.uniform(0.8, 1)), None)
+    return fit(rgb, np.ascontiguousarray(labels))
+
+
+def _crop(
+    rng: np.random.Generator, grey: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut out a window around a random pixel of lung, half to all of the slice along each axis."""
+    centre_rc = rng.choice(np.argwhere(labels > 0))
+    size_rc = (np.array(grey.shape) * rng.uniform(0.5, 1, 2)).astype(int)
+    first = np.clip(centre_rc - (size_rc * rng.random(2)).astype(int), 0, grey.shape - size_rc)
+    window = tuple(slice(low, low + size) for low, size in zip(first, size_rc, strict=True))
+    return grey[window], labels[window]
+
+
+def draw_tasks(rng: np.random.Generator, grey: np.ndarray, labels: np.ndarray) -> list[Task]:
+    """Draw the prompts of one slice: the paper's, variants of them, one lung, and no lung at all.
+
+    Takes grey values and labels as `fit` returns them, and returns PROMPTS_PER_SLICE tasks.
+    """
+    masks = np.where(labels < PADDING, labels, 0)
+    lungs = masks > 0
+    tasks = [Task(make_prompts(masks, PromptProtocol()), lungs)]
+    while len(tasks) < PROMPTS_PER_SLICE:
+        kind = rng.choice(["protocol", "clicks", "one lung", "elsewhere"], p=[0.2, 0.2, 0.35, 0.25])
+        if kind == "protocol":
+            protocol = PromptProtocol(
+                points=str(rng.choice(POINTS)),
+                negative=str(rng.choice(NEGATIVES)),
+                negative_offset_rows=int(rng.integers(-30, 31)),
+                box=bool(rng.random() < 0.6),
+            )
+            tasks.append(Task(make_prompts(masks, protocol), lungs))
+            continue
+        mask = lungs
+        if kind == "one lung":
+            mask = masks == rng.choice(np.unique(masks[lungs]))
+        elif kind == "elsewhere":
+            mask = _other_tissue(rng, grey, labels)
+        tasks.append(Task(_draw_clicks(rng, mask, labels), mask))
+    return tasks
+
+
+def _other_tissue(rng: np.random.Generator, grey: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Whatever hangs together around a random pixel outside the lungs, soft tissue or air."""
+    outside = labels == 0
+    row, column = rng.choice(np.argwhere(outside))
+    bright = cv2.medianBlur(grey, 5) > TISSUE_GREY
+    alike = outside & (bright == bright[row, column])
+    _, components = cv2.connectedComponents(alike.astype(np.uint8), connectivity=4)
+    return components == components[row, column]
+
+
+def _draw_clicks(rng: np.random.Generator, mask: np.ndarray, labels: np.ndarray) -> Prompts:
+    """Up to three points in a mask, up to two outside it, and more often than not a loose box."""
+    inside = rng.choice(np.argwhere(mask), int(rng.integers(1, 4)))
+    outside = np.argwhere(~mask & (labels < PADDING))
+    outside = rng.choice(outside, int(rng.integers(0, 3)) if len(outside) else 0)
+    box_rc = None
+    if rng.random() < 0.6:
+        pixels_rc = np.argwhere(mask)
+        corners_rc = np.stack([pixels_rc.min(axis=0), pixels_rc.max(axis=0) + 1])
+        slack = 0.05 * (corners_rc[1] - corners_rc[0])
+        box_rc = (corners_rc + rng.normal(0, 1, (2, 2)) * slack).reshape(4).round().astype(int)
+    return Prompts(
+        points_rc=np.concatenate([inside, outside]),
+        labels=np.repeat([1, 0], [len(inside), len(outside)]),
+        box_rc=box_rc,
+    )
