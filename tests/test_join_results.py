@@ -20,13 +20,13 @@ def test_the_tables_are_written_and_the_summary_is_printed(run, results):
     header, of_jaccard, _ = (line.split() for line in done.stdout.splitlines())
     assert header == ["metric", "min", "max", "avg", "std"]
     assert of_jaccard[:4] == ["jaccard", "0.5", "0.75", "0.625"]
-    for name in ("joint_raw_data.csv", "joint_results.csv", "results.csv"):
+    for name in ("joint_raw_data.csv", "joint_results.csv", "results.csv", "study.png"):
         assert (results / name).exists()
 
 
 def test_tables_can_go_elsewhere(run, results, tmp_path):
     assert run(SCRIPT, "-r", results, "--output_folder", tmp_path / "joined").returncode == 0
-    assert len(list((tmp_path / "joined").iterdir())) == 3
+    assert len(list((tmp_path / "joined").iterdir())) == 4
     assert not list(results.glob("*.csv"))
 
 

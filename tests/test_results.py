@@ -113,7 +113,7 @@ def test_our_own_table_counts_before_a_published_one(tmp_path):
     folder = tmp_path / "image"
     write_results(folder, SLICES, {})
     (folder / "raw_data_2023-05-27_09-43-55.csv").write_text("slice,jaccard,dice\n0,0.1,0.2\n")
-    assert join_results(tmp_path, tmp_path)["avg"][0] == 0.375
+    assert join_results(tmp_path, tmp_path)[1]["avg"][0] == 0.375
 
 
 def test_a_folder_without_results_is_named_and_left_out(tmp_path, capsys):
