@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sam_lungs.errors import run_script
 from sam_lungs.figures import save_study
-from sam_lungs.results import join_results
+from sam_lungs.joining import join_results
 
 
 def main() -> None:
@@ -28,9 +28,11 @@ def main() -> None:
     )
     args = parser.parse_args()
     output_folder = args.output_folder or args.results_folder_path
-    slices, summary = join_results(args.results_folder_path, output_folder)
-    save_study(output_folder / "study.png", slices)
-    print(summary.to_string(index=False))
+    study = join_results(args.results_folder_path, output_folder)
+    save_study(output_folder / "study.png", study.slices)
+    print(study.summary.to_string(index=False))
+    print("\nMeans of volumes (bootstrap) and of patients (t), with 95 % intervals over patients:")
+    print(study.intervals.round(4).to_string(index=False))
 
 
 if __name__ == "__main__":

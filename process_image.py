@@ -14,10 +14,12 @@ import re
 from pathlib import Path
 
 from sam_lungs.checkpoints import CHECKPOINTS
-from sam_lungs.errors import run_script
-from sam_lungs.prompts import NEGATIVES, POINTS, PromptProtocol
+from sam_lungs.embeddings import DTYPES
+from sam_lungs.errors import InputError, run_script
+from sam_lungs.options import Options
+from sam_lungs.prompts import NEGATIVES, POINTS, PROTOCOLS, PromptProtocol
 from sam_lungs.segmenter import DEVICES, PRECISIONS
-from sam_lungs.study import Options, Study
+from sam_lungs.study import Study
 
 
 def main() -> int:
@@ -100,12 +102,40 @@ def main() -> int:
     )
     parser.add_argument("--no_box", action="store_false", dest="box", help="do not")
     parser.add_argument(
+        "--prompts",
+        type=_protocol_names,
+        metavar="NAME,NAME...",
+        help=f"several prompt protocols in one pass, in place of the options above:"
+        f" {', '.join(PROTOCOLS)}",
+    )
+    parser.add_argument(
+        "--batch_size",
+        type=_batch_size,
+        default="auto",
+        help="slices encoded at once, or auto for what the device gains from [%(default)s]",
+    )
+    parser.add_argument(
+        "--save_masks", action="store_true", help="write SAM's masks of a volume as NIfTI"
+    )
+    parser.add_argument(
+        "--embeddings_folder", type=Path, help="keep SAM's image embeddings here, for later runs"
+    )
+    parser.add_argument(
+        "--embeddings_precision",
+        choices=DTYPES,
+        default=Options.embeddings_precision,
+        help="in which they are kept [%(default)s]",
+    )
+    parser.add_argument(
         "--strict_geometry",
         action="store_true",
         help="refuse an image and masks whose affines disagree or are not known",
     )
     args = parser.parse_args()
 
+    protocol = PromptProtocol(args.points, args.negative, args.negative_offset, args.box)
+    if args.prompts and protocol != PromptProtocol():
+        raise InputError("--prompts names whole protocols: leave out the other prompt options")
     options = Options(
         slice_index=args.slice,
         debug=args.debug,
@@ -116,10 +146,29 @@ def main() -> int:
         device=args.device,
         precision=args.precision,
         window=args.window,
-        protocol=PromptProtocol(args.points, args.negative, args.negative_offset, args.box),
+        protocols=args.prompts or {"": protocol},
+        batch_size=args.batch_size,
+        save_masks=args.save_masks,
+        embeddings_folder=args.embeddings_folder,
+        embeddings_precision=args.embeddings_precision,
         strict_geometry=args.strict_geometry,
     )
     return Study(options).run(args.image_file_path, args.masks_file_path)
+
+
+def _protocol_names(text: str) -> dict[str, PromptProtocol]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in PROTOCOLS]:
+        raise InputError(f"--prompts {text}: no protocol {unknown[0]!r}; --help lists them")
+    return {name: PROTOCOLS[name] for name in names}
+
+
+def _batch_size(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError(f"--batch_size {text}: must be auto, or at least 1")
+    return int(text)
 
 
 if __name__ == "__main__":

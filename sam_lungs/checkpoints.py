@@ -88,8 +88,8 @@ CHECKPOINTS = {
         Checkpoint(
             name="compact",
             url="sam_compact.pth",
-            size_bytes=2_292_695,
-            sha256="dea844b10d6e2524421d2bb45a464a1bd3b33ac6642979bf2ee0d90fbb3999bf",
+            size_bytes=2_292_459,
+            sha256="552aefb42baeacd5926f5b08e6cac52cf3c3aa72daf50d3b16711868886d9524",
             encoder_width=96,
         ),
     )

@@ -30,6 +30,23 @@ class PromptProtocol:
     box: bool = True
 
 
+# The paper's, and what it compares it with; those of `points` have no negative point and no box.
+PROTOCOLS = {
+    "paper": PromptProtocol(),
+    "no_box": PromptProtocol(box=False),
+    "no_negative": PromptProtocol(negative="none"),
+    "points": PromptProtocol(negative="none", box=False),
+    "negative_45": PromptProtocol(negative_offset_rows=45),
+    "negative_45_no_box": PromptProtocol(negative_offset_rows=45, box=False),
+    "centroid": PromptProtocol(points="centroid"),
+    "centroid_no_box": PromptProtocol(points="centroid", box=False),
+    "centroid_points": PromptProtocol(points="centroid", negative="none", box=False),
+    "contours": PromptProtocol(points="contours"),
+    "contours_no_box": PromptProtocol(points="contours", box=False),
+    "contours_points": PromptProtocol(points="contours", negative="none", box=False),
+}
+
+
 @dataclass(frozen=True, eq=False)
 class Prompts:
     """What SAM is told about one slice, in pixels.

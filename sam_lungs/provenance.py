@@ -6,6 +6,8 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
+import torch
+
 PACKAGES = (
     "torch",
     "torchvision",
@@ -31,9 +33,20 @@ def code_commit() -> str | None:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python, the system, and the packages that make the numbers."""
-    found = {"python": platform.python_version(), "system": platform.platform()}
+    system = {"python": platform.python_version(), "system": platform.platform()}
+    return system | package_versions()
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that make the numbers."""
+    found = {}
     for package in PACKAGES:
         # Another build, such as opencv-python, does as well and goes by another name.
         with suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of a GPU's product, or the kind of any other device."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

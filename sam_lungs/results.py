@@ -1,15 +1,15 @@
-"""What a study writes to disk, and how it is read back and joined."""
+"""What a volume's results are on disk, and how they are read back."""
 
 import json
-import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import yaml
 
 from sam_lungs.errors import InputError
 from sam_lungs.files import replacing
+from sam_lungs.prompts import Prompts
 
 METRICS = ("jaccard", "dice")
 COLUMNS = {
@@ -21,9 +21,6 @@ COLUMNS = {
     "predicted_pixels": "Int64",  # with blanks
 }
 STATISTICS = ("min", "max", "avg", "std")
-
-# The authors' published files carry the time of their run: raw_data_2023-05-27_09-43-55.csv
-RAW_DATA_NAME = re.compile(r"raw_data(_[\d_-]+)?\.csv")
 
 
 @dataclass(frozen=True)
@@ -54,6 +51,25 @@ def write_results(folder: Path, slices: list[SliceResult], run: dict) -> None:
         temporary.write_text(json.dumps(run, indent=2) + "\n")
 
 
+def write_prompts(path: Path, of_slice: dict, prompts: Prompts) -> None:
+    """Write the prompts of a slice as YAML, after what tells which slice it is.
+
+    Raises `InputError` when it cannot be written.
+    """
+    points = [
+        {"row": int(row), "column": int(column), "label": int(label)}
+        for (row, column), label in zip(prompts.points_rc, prompts.labels, strict=True)
+    ]
+    box = None
+    if prompts.box_rc is not None:
+        corners = ("row_min", "column_min", "row_max", "column_max")
+        box = dict(zip(corners, prompts.box_rc.tolist(), strict=True))
+    with replacing(path) as temporary:
+        temporary.write_text(
+            yaml.safe_dump(of_slice | {"points": points, "box": box}, sort_keys=False)
+        )
+
+
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
     """Return minimum, maximum, mean and sample standard deviation over the slices with lung.
 
@@ -64,38 +80,6 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
     statistics = [values.min(), values.max(), values.mean(), values.std(ddof=1)]
     summary = pd.DataFrame(dict(zip(STATISTICS, statistics, strict=True)))
     return summary.rename_axis("metric").reset_index()
-
-
-def join_results(results_folder: Path, output_folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Join the volumes of a results folder, ours or the authors' published ones, into the study's.
-
-    Writes `joint_raw_data.csv` (every slice, with its image's name), `joint_results.csv` (a row
-    per volume) and `results.csv` (over all slices with lung); returns the first and the last.
-    A folder without results is named on standard error and left out.
-
-    Raises `InputError` when there is no volume, a table is broken, or nothing can be written.
-    """
-    if not results_folder.is_dir():
-        raise InputError(f"{results_folder}: no such folder; process an image first")
-    volumes = []
-    for folder in sorted(path for path in results_folder.iterdir() if path.is_dir()):
-        tables = sorted(path for path in folder.iterdir() if RAW_DATA_NAME.fullmatch(path.name))
-        if not tables:
-            print(f"warning: {folder}: has no raw_data.csv; left out", file=sys.stderr)
-            continue
-        # Our own, else the last of the authors', whose names sort by time.
-        own = folder / "raw_data.csv"
-        table = read_raw_data(own if own in tables else tables[-1])
-        table.insert(0, "image", folder.name)
-        volumes.append(table)
-    if not volumes:
-        raise InputError(f"{results_folder}: holds no folder with a raw_data.csv; process an image")
-    study = pd.concat(volumes, ignore_index=True)
-    summary = summarize(study)
-    write_csv(study, output_folder / "joint_raw_data.csv")
-    write_csv(pd.DataFrame(map(_volume_row, volumes)), output_folder / "joint_results.csv")
-    write_csv(summary, output_folder / "results.csv")
-    return study, summary
 
 
 def read_raw_data(path: Path) -> pd.DataFrame:
@@ -119,14 +103,3 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     """Write a table with LF line ends, numbers in full, nothing where there is no number."""
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
-
-
-def _volume_row(table: pd.DataFrame) -> dict:
-    row = {
-        "image": table["image"].iloc[0],
-        "slices": len(table),
-        "lung_slices": table["jaccard"].count(),
-    }
-    for metric in summarize(table).itertuples():
-        row |= {f"{metric.metric}_{name}": getattr(metric, name) for name in STATISTICS}
-    return row

@@ -1,51 +1,33 @@
 """The study: volumes -> slices -> prompts -> masks -> metrics -> files."""
 
+import copy
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from tqdm import tqdm
 
 from sam_lungs import checkpoints, provenance
+from sam_lungs.embeddings import DTYPES, EmbeddingStore
 from sam_lungs.errors import InputError, report
 from sam_lungs.figures import save_prediction
-from sam_lungs.files import check_writable, replacing, sha256_of
-from sam_lungs.metrics import dice, jaccard
-from sam_lungs.prompts import PromptProtocol, Prompts, make_prompts
-from sam_lungs.results import SliceResult, write_results
-from sam_lungs.segmenter import SamSegmenter, choose_device
-from sam_lungs.volumes import Volume, read_pair, volume_name
+from sam_lungs.files import check_writable, sha256_of
+from sam_lungs.options import Options
+from sam_lungs.pipeline import Pipeline, PromptedSlice, SegmentedSlice
+from sam_lungs.prompts import make_prompts
+from sam_lungs.results import SliceResult, write_prompts, write_results
+from sam_lungs.segmenter import Prediction, SamSegmenter, choose_devices
+from sam_lungs.volumes import Volume, read_pair, volume_name, write_nifti
 from sam_lungs.windowing import Window, choose_window, slice_to_rgb
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a study is run; every default reproduces the paper.
-
-    slice_index: process this one only, and write no results.
-    output_folder: the results folder; `results/` beside each image when `None`.
-    checkpoint: weights to use in place of the official ones of `model`.
-    window: as `windowing.choose_window` takes it.
-    """
-
-    slice_index: int | None = None
-    debug: bool = False
-    dry_run: bool = False
-    output_folder: Path | None = None
-    model: str = "vit_l"
-    checkpoint: Path | None = None
-    device: str = "auto"
-    precision: str = "float32"
-    window: str = "auto"
-    protocol: PromptProtocol = field(default_factory=PromptProtocol)
-    strict_geometry: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +39,10 @@ class Pair:
     window: Window | None
     warning: str | None
 
-    @property
-    def lung_slices(self) -> np.ndarray:
+    @cached_property
+    def lung_slices(self) -> list[int]:
         """Numbers of the slices that have lung."""
-        return np.flatnonzero(self.masks.array.any(axis=(0, 1)))
+        return np.flatnonzero(self.masks.array.any(axis=(0, 1))).tolist()
 
 
 class Study:
@@ -69,7 +51,7 @@ class Study:
     def __init__(self, options: Options) -> None:
         """Raises `InputError` when the device that is asked for is not there."""
         self.options = options
-        self.device = choose_device(options.device)
+        self.devices = choose_devices(options.device)
 
     def run(self, image_paths: list[Path], masks_paths: list[Path]) -> int:
         """Process the images, each with the masks at the same place of the other list.
@@ -84,18 +66,21 @@ class Study:
             raise InputError(
                 f"{len(image_paths)} images but {len(masks_paths)} masks: give as many, in order"
             )
-        folders = [self._results_folder(path) for path in image_paths]
-        for folder, path in zip(folders, image_paths, strict=True):
-            if folders.count(folder) > 1:
-                raise InputError(f"{path}: another image has its name, and so the same {folder}")
+        names = [self._results_folder("", path) for path in image_paths]
+        for name, path in zip(names, image_paths, strict=True):
+            if names.count(name) > 1:
+                raise InputError(f"{path}: another image has its name, and so the same {name}")
         status = 0
-        for image_path, masks_path in zip(image_paths, masks_paths, strict=True):
+        pairs = zip(image_paths, masks_paths, strict=True)
+        for image_path, reading in zip(image_paths, self._read_ahead(pairs), strict=True):
             try:
-                pair = self._read(image_path, masks_path)
+                pair = reading.result()
             except InputError as error:
                 report(error)
                 status = 1
                 continue
+            if pair.warning:
+                print(f"warning: {pair.warning}", file=sys.stderr)
             if self.options.dry_run:
                 self._announce(pair)
             elif self.options.slice_index is not None:
@@ -106,6 +91,16 @@ class Study:
                 self._process_volume(pair)
         return status
 
+    def _read_ahead(self, pairs: Iterable[tuple[Path, Path]]) -> Iterator[Future[Pair]]:
+        """Yield the pairs that are read, each when the next one is being read."""
+        with ThreadPoolExecutor(1) as reader:
+            reading = deque()
+            for pair in pairs:
+                reading.append(reader.submit(self._read, *pair))
+                if len(reading) == 2:
+                    yield reading.popleft()
+            yield from reading
+
     def _read(self, image_path: Path, masks_path: Path) -> Pair:
         """Read and check all that can be wrong with a volume before hours are spent on it."""
         image, masks, warning = read_pair(image_path, masks_path, self.options.strict_geometry)
@@ -113,12 +108,18 @@ class Study:
         if index is not None and not 0 <= index < slices:
             raise InputError(f"{image_path}: no slice {index}; its slices are 0 to {slices - 1}")
         window = choose_window(self.options.window, image)
-        if index is None:
-            check_writable(self._results_folder(image_path))
-        if self.options.debug:
-            check_writable(self._debug_folder(image_path))
-        if warning:
-            print(f"warning: {warning}", file=sys.stderr)
+        if self.options.save_masks and image.geometry is None:
+            raise InputError(
+                f"{image_path}: its affine is not known, and so not where masks would lie; convert"
+                " it with nifti_to_numpy.py, or run without --save_masks"
+            )
+        for protocol in self.options.protocols:
+            if index is None:
+                check_writable(self._results_folder(protocol, image_path))
+            if self.options.debug:
+                check_writable(self._debug_folder(protocol, image_path))
+        if self.options.embeddings_folder:
+            check_writable(self.options.embeddings_folder)
         return Pair(image, masks, window, warning)
 
     def _announce(self, pair: Pair) -> None:
@@ -126,70 +127,133 @@ class Study:
         window = "no window"
         if pair.window:
             window = f"window {pair.window.level_hu:g},{pair.window.width_hu:g} HU"
-        what = f"{len(pair.lung_slices)} of {slices} slices"
-        where = f", write {self._results_folder(pair.image.path)}"
-        if self.options.slice_index is not None:
-            what, where = f"slice {self.options.slice_index}", ""
-        print(f"{name}: would segment {what} with {self.options.model}, {window}{where}")
+        what, where = f"slice {self.options.slice_index}", []
+        if self.options.slice_index is None:
+            what = f"{len(pair.lung_slices)} of {slices} slices"
+            where = [
+                f", write {self._results_folder(protocol, pair.image.path)}"
+                for protocol in self.options.protocols
+            ]
+        model = self.options.model
+        print(f"{name}: would segment {what} with {model}, {window}{''.join(where)}")
 
     def _process_slice(self, pair: Pair, index: int) -> None:
         if index not in pair.lung_slices:
             print(f"{pair.image.path}: slice {index} has no lung, so there is nothing to prompt")
             return
-        result = self._segment(self.segmenter, pair, index)
-        print(f"Jaccard index: {result.jaccard:.4f}")
-        print(f"Dice score: {result.dice:.4f}")
+        for segmented in self._segment(pair, [index]):
+            for protocol, overlap in zip(self.options.protocols, segmented.overlaps, strict=True):
+                if protocol:
+                    print(f"{protocol}:")
+                print(f"Jaccard index: {overlap.jaccard:.4f}")
+                print(f"Dice score: {overlap.dice:.4f}")
 
     def _process_volume(self, pair: Pair) -> None:
-        folder = self._results_folder(pair.image.path)
-        segmenter = self.segmenter
         # Before the slices, so that it is what was used and not what lies there hours later.
         run = self._describe(pair)
         started, clock = datetime.now(timezone.utc), time.perf_counter()
+        lung_slices, slices = pair.lung_slices, pair.image.array.shape[2]
+        results = {
+            protocol: [SliceResult(index, None, None, None, 0, None) for index in range(slices)]
+            for protocol in self.options.protocols
+        }
+        predicted = {}
+        if self.options.save_masks:
+            predicted = {
+                protocol: np.zeros(pair.image.array.shape, np.uint8) for protocol in results
+            }
         name = volume_name(pair.image.path)
-        results = [
-            self._segment(segmenter, pair, index)
-            for index in tqdm(range(pair.image.array.shape[2]), desc=name, unit="slice")
-        ]
+        segmented_slices = self._segment(pair, lung_slices)
+        for segmented in tqdm(segmented_slices, name, len(lung_slices), unit="slice"):
+            index = segmented.asked.index
+            answers = zip(results.values(), segmented.overlaps, segmented.scores, strict=True)
+            for of_protocol, overlap, score in answers:
+                of_protocol[index] = SliceResult(
+                    slice=index,
+                    jaccard=overlap.jaccard,
+                    dice=overlap.dice,
+                    score=score,
+                    lung_pixels=overlap.true,
+                    predicted_pixels=overlap.predicted,
+                )
+            for number, volume in enumerate(predicted.values()):
+                volume[:, :, index] = segmented.masks[number]
         seconds = time.perf_counter() - clock
         took = {
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(seconds, 3),
-            "seconds_per_lung_slice": round(seconds / len(pair.lung_slices), 3),
+            "seconds_per_lung_slice": round(seconds / len(lung_slices), 3),
         }
-        write_results(folder, results, took | run)
+        for protocol, of_protocol in results.items():
+            rules = {"protocol": asdict(self.options.protocols[protocol])}
+            folder = self._results_folder(protocol, pair.image.path)
+            if self.options.save_masks:
+                path = folder / "predicted_masks.nii.gz"
+                write_nifti(predicted[protocol], pair.image.geometry, path)
+            write_results(folder, of_protocol, took | rules | run)
 
-    def _segment(self, segmenter: SamSegmenter, pair: Pair, index: int) -> SliceResult:
-        """Segment a slice, compare, and draw it if asked; one without lung is not prompted."""
-        masks = pair.masks.array[:, :, index]
-        lung_pixels = np.count_nonzero(masks)
-        if lung_pixels == 0:
-            return SliceResult(index, None, None, None, 0, None)
-        image_rgb = slice_to_rgb(pair.image.array[:, :, index], pair.window)
-        prompts = make_prompts(masks, self.options.protocol)
-        prediction = segmenter.segment(image_rgb, prompts)
-        if self.options.debug:
-            folder = self._debug_folder(pair.image.path)
-            picture = folder / f"slice_{index}_prediction.png"
-            save_prediction(picture, image_rgb, masks, prompts, prediction, pair.image.geometry)
-            _write_prompts(folder / f"slice_{index}_prompt.yml", pair, index, prompts)
-        return SliceResult(
-            slice=index,
-            jaccard=jaccard(prediction.mask, masks != 0),
-            dice=dice(prediction.mask, masks != 0),
-            score=prediction.score,
-            lung_pixels=lung_pixels,
-            predicted_pixels=np.count_nonzero(prediction.mask),
+    def _segment(self, pair: Pair, indices: Iterable[int]) -> Iterator[SegmentedSlice]:
+        """Yield slices of a volume segmented by every protocol, drawn if that is asked for."""
+
+        def read(index: int) -> PromptedSlice:
+            voxels, masks = (volume.array[:, :, index] for volume in (pair.image, pair.masks))
+            prompts = [make_prompts(masks, rules) for rules in self.options.protocols.values()]
+            return PromptedSlice(index, voxels, masks, slice_to_rgb(voxels, pair.window), prompts)
+
+        for segmented in self.pipeline.run(read, indices, self._embeddings(pair)):
+            if self.options.debug:
+                self._draw(pair, segmented)
+            yield segmented
+
+    def _draw(self, pair: Pair, segmented: SegmentedSlice) -> None:
+        asked = segmented.asked
+        answers = zip(
+            self.options.protocols, asked.prompts, segmented.masks, segmented.scores, strict=True
         )
+        for protocol, prompts, mask, score in answers:
+            folder = self._debug_folder(protocol, pair.image.path)
+            save_prediction(
+                folder / f"slice_{asked.index}_prediction.png",
+                asked.image_rgb,
+                asked.masks,
+                prompts,
+                Prediction(mask, score),
+                pair.image.geometry,
+            )
+            write_prompts(
+                folder / f"slice_{asked.index}_prompt.yml",
+                {
+                    "image": str(pair.image.path),
+                    "masks": str(pair.masks.path),
+                    "slice": asked.index,
+                },
+                prompts,
+            )
 
-    def _results_folder(self, image_path: Path) -> Path:
+    def _results_folder(self, protocol: str, image_path: Path) -> Path:
         results = self.options.output_folder or image_path.parent / "results"
         # Written out, so that equal folders look equal and each has a parent.
-        return Path(os.path.abspath(results / volume_name(image_path)))
+        return Path(os.path.abspath(results / protocol / volume_name(image_path)))
 
-    def _debug_folder(self, image_path: Path) -> Path:
-        results = self._results_folder(image_path)
-        return results.parent.parent / "debug" / results.name
+    def _debug_folder(self, protocol: str, image_path: Path) -> Path:
+        results = self._results_folder("", image_path)
+        return results.parent.parent / "debug" / protocol / results.name
+
+    def _embeddings(self, pair: Pair) -> EmbeddingStore | None:
+        if self.options.embeddings_folder is None:
+            return None
+        model, (_, checkpoint_sha256) = self.options.model, self.checkpoint
+        signature = {
+            "window_hu": pair.window and pair.window.range_hu,
+            "checkpoint": checkpoint_sha256,
+            "precision": self.options.precision,
+            "versions": provenance.package_versions(),
+        }
+        return EmbeddingStore(
+            self.options.embeddings_folder / model / volume_name(pair.image.path),
+            signature,
+            DTYPES[self.options.embeddings_precision],
+        )
 
     @cached_property
     def checkpoint(self) -> tuple[Path, str]:
@@ -203,14 +267,19 @@ class Study:
         return path, sha256
 
     @cached_property
-    def segmenter(self) -> SamSegmenter:
+    def pipeline(self) -> Pipeline:
         path, _ = self.checkpoint
         sam = checkpoints.load_sam(self.options.model, path)
-        return SamSegmenter(sam, self.device, self.options.precision)
+        copies = [sam, *(copy.deepcopy(sam) for _ in self.devices[1:])]
+        segmenters = [
+            SamSegmenter(one, device, self.options.precision)
+            for one, device in zip(copies, self.devices, strict=True)
+        ]
+        keep_masks = self.options.debug or self.options.save_masks
+        return Pipeline(segmenters, self.options.batch_size, keep_masks)
 
     def _describe(self, pair: Pair) -> dict:
         """What made the numbers, for `run.json`."""
-        on_gpu = self.device.type == "cuda"
         checkpoint_path, checkpoint_sha256 = self.checkpoint
         return {
             "command": sys.argv,
@@ -223,7 +292,7 @@ class Study:
             "window_hu": pair.window and pair.window.range_hu,
             "geometry_warning": pair.warning,
             "checkpoint": {"file": str(checkpoint_path), "sha256": checkpoint_sha256},
-            "device": torch.cuda.get_device_name(self.device) if on_gpu else self.device.type,
+            "device": ", ".join(provenance.device_name(device) for device in self.devices),
             "precision": self.options.precision,
             "threads": torch.get_num_threads(),
             "versions": provenance.versions(),
@@ -233,22 +302,3 @@ class Study:
 
 def _identify(path: Path) -> dict[str, str]:
     return {"file": str(path), "sha256": sha256_of(path)}
-
-
-def _write_prompts(path: Path, pair: Pair, index: int, prompts: Prompts) -> None:
-    """Write the prompts of a slice as YAML; raises `InputError` when that fails."""
-    record = {
-        "image": str(pair.image.path),
-        "masks": str(pair.masks.path),
-        "slice": index,
-        "points": [
-            {"row": int(row), "column": int(column), "label": int(label)}
-            for (row, column), label in zip(prompts.points_rc, prompts.labels, strict=True)
-        ],
-        "box": None,
-    }
-    if prompts.box_rc is not None:
-        corners = ("row_min", "column_min", "row_max", "column_max")
-        record["box"] = dict(zip(corners, prompts.box_rc.tolist(), strict=True))
-    with replacing(path) as temporary:
-        temporary.write_text(yaml.safe_dump(record, sort_keys=False))

@@ -8,6 +8,7 @@ Jaccard index (Kirillov et al. 2023, arXiv:2304.02643, appendix A).
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from tqdm import trange
 from sam_lungs.compact import build_compact
 from sam_lungs.errors import InputError, run_script
 from sam_lungs.files import check_writable, replacing
-from sam_lungs.segmenter import DEVICES, choose_device
+from sam_lungs.segmenter import DEVICES, choose_devices
 from sam_lungs.training_data import PADDING, Task, augment, draw_tasks, make_pool
 
 LEARNING_RATE = 1e-3
@@ -35,9 +36,9 @@ FOCAL_WEIGHT = 20
 class Settings:
     """What decides which weights come out: steps, slices a step, slices in all, and the seed."""
 
-    steps: int = 1050
-    batch_size: int = 8
-    slices: int = 9000
+    steps: int = 3600
+    batch_size: int = 6
+    slices: int = 12000
     seed: int = 0
 
 
@@ -121,19 +122,27 @@ def slices_loss(
     # SAM pads with zeros after it has normalized.
     embeddings = sam.image_encoder(sam.preprocess(images) * inside[:, None])
     losses = []
-    for embedding, within, of_slice in zip(embeddings, inside, tasks, strict=True):
-        for boxed in (False, True):
-            group = [task for task in of_slice if (task.prompts.box_rc is not None) == boxed]
-            if group:
-                losses.append(_group_loss(sam, embedding, within, group))
+    for boxed in (False, True):
+        chosen = [
+            (number, task)
+            for number, of_slice in enumerate(tasks)
+            for task in of_slice
+            if (task.prompts.box_rc is not None) == boxed
+        ]
+        if chosen:
+            numbers, group = zip(*chosen, strict=True)
+            numbers = torch.tensor(numbers, device=device)
+            # Unlike that of indexing, the gradient of this does not depend on the threads' order.
+            of_tasks = embeddings.index_select(0, numbers)
+            losses.append(_group_loss(sam, of_tasks, inside[numbers], group))
     return torch.cat(losses).mean()
 
 
 def _group_loss(
-    sam: Sam, embedding: torch.Tensor, within: torch.Tensor, tasks: list[Task]
+    sam: Sam, embeddings: torch.Tensor, within: torch.Tensor, tasks: Sequence[Task]
 ) -> torch.Tensor:
-    """Return the loss of each task (tasks,) on one slice; all or none of the tasks have a box."""
-    device = embedding.device
+    """Return the loss of each task (tasks,), each on its own slice; all or none have a box."""
+    device = embeddings.device
     most = max(len(task.prompts.labels) for task in tasks)
     points_xy = np.zeros((len(tasks), most, 2), dtype=np.float32)
     labels = np.full((len(tasks), most), -1)  # -1 is SAM's "not a point"
@@ -145,22 +154,20 @@ def _group_loss(
     if tasks[0].prompts.box_rc is not None:
         boxes = np.stack([task.prompts.box_rc[[1, 0, 3, 2]] for task in tasks])
         boxes_xyxy = torch.as_tensor(boxes, dtype=torch.float32, device=device)
-    sparse, dense = sam.prompt_encoder(
-        points=(torch.as_tensor(points_xy, device=device), torch.as_tensor(labels, device=device)),
-        boxes=boxes_xyxy,
-        masks=None,
-    )
+    points = torch.as_tensor(points_xy, device=device), torch.as_tensor(labels, device=device)
+    sparse, dense = sam.prompt_encoder(points=points, boxes=boxes_xyxy, masks=None)
+    # The decoder takes one image, and adds the dense embeddings of its prompts to it.
     logits, scores = sam.mask_decoder(
-        image_embeddings=embedding[None],
+        image_embeddings=torch.zeros_like(embeddings[:1]),
         image_pe=sam.prompt_encoder.get_dense_pe(),
         sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense,
+        dense_prompt_embeddings=embeddings + dense,
         multimask_output=False,
     )
     size = within.shape[-2:]
-    logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)[:, 0]
+    logits = F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)[:, 0]
     target = torch.as_tensor(np.stack([task.mask for task in tasks]), device=device).float()
-    return mask_loss(logits, target, scores[:, 0], within)
+    return mask_loss(logits, target, scores[:, 0].float(), within)
 
 
 def mask_loss(
@@ -212,7 +219,7 @@ def main() -> None:
     args = parser.parse_args()
 
     check_writable(args.output_file_path.parent)
-    device = choose_device(args.device)
+    device = choose_devices(args.device)[0]
     settings = Settings(args.steps, args.batch_size, args.slices, args.seed)
     # The learning rate needs four steps to rise and fall.
     if args.steps < 4 or min(args.batch_size, args.slices) < 1:

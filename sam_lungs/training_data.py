@@ -15,9 +15,8 @@ from sam_lungs.phantom import sample_slice
 from sam_lungs.prompts import NEGATIVES, POINTS, PromptProtocol, Prompts, make_prompts
 from sam_lungs.windowing import LUNG_WINDOW, slice_to_rgb
 
-PROMPTS_PER_SLICE = 5
+PROMPTS_PER_SLICE = 10
 PADDING = 255
-TISSUE_GREY = 150  # between lung and soft tissue in a slice through the lung window
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +126,7 @@ def draw_tasks(rng: np.random.Generator, grey: np.ndarray, labels: np.ndarray) -
     lungs = masks > 0
     tasks = [Task(make_prompts(masks, PromptProtocol()), lungs)]
     while len(tasks) < PROMPTS_PER_SLICE:
-        kind = rng.choice(["protocol", "clicks", "one lung", "elsewhere"], p=[0.2, 0.2, 0.35, 0.25])
+        kind = rng.choice(["protocol", "lungs", "one lung", "elsewhere"], p=[0.2, 0.15, 0.4, 0.25])
         if kind == "protocol":
             protocol = PromptProtocol(
                 points=str(rng.choice(POINTS)),
@@ -137,32 +136,47 @@ def draw_tasks(rng: np.random.Generator, grey: np.ndarray, labels: np.ndarray) -
             )
             tasks.append(Task(make_prompts(masks, protocol), lungs))
             continue
-        mask = lungs
+        if kind == "lungs":
+            tasks.append(Task(_draw_clicks(rng, lungs, labels, masks), lungs))
+            continue
         if kind == "one lung":
             mask = masks == rng.choice(np.unique(masks[lungs]))
-        elif kind == "elsewhere":
+        else:
             mask = _other_tissue(rng, grey, labels)
-        tasks.append(Task(_draw_clicks(rng, mask, labels), mask))
+        tasks.append(Task(_draw_clicks(rng, mask, labels, mask), mask))
     return tasks
 
 
 def _other_tissue(rng: np.random.Generator, grey: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Whatever hangs together around a random pixel outside the lungs, soft tissue or air."""
+    """A connected piece of what is outside the lungs, of soft tissue or of air; mostly a large one.
+
+    Returns (rows, columns) bool.
+    """
     outside = labels == 0
-    row, column = rng.choice(np.argwhere(outside))
-    bright = cv2.medianBlur(grey, 5) > TISSUE_GREY
-    alike = outside & (bright == bright[row, column])
-    _, components = cv2.connectedComponents(alike.astype(np.uint8), connectivity=4)
-    return components == components[row, column]
+    threshold, _ = cv2.threshold(grey[labels < PADDING], 0, 255, cv2.THRESH_OTSU)
+    bright = cv2.medianBlur(grey, 5) > threshold
+    pieces = np.zeros(grey.shape, dtype=np.int32)
+    for alike in (outside & bright, outside & ~bright):
+        _, components = cv2.connectedComponents(alike.astype(np.uint8), connectivity=4)
+        pieces[alike] = components[alike] + pieces.max()
+    weights = np.sqrt(np.bincount(pieces[outside]))
+    return pieces == rng.choice(len(weights), p=weights / weights.sum())
 
 
-def _draw_clicks(rng: np.random.Generator, mask: np.ndarray, labels: np.ndarray) -> Prompts:
-    """Up to three points in a mask, up to two outside it, and more often than not a loose box."""
-    inside = rng.choice(np.argwhere(mask), int(rng.integers(1, 4)))
+def _draw_clicks(
+    rng: np.random.Generator, mask: np.ndarray, labels: np.ndarray, parts: np.ndarray
+) -> Prompts:
+    """Points in a mask, at least one in each of its parts; some outside it, and perhaps a box.
+
+    parts: (rows, columns) bool or int, not zero where the mask is, and different in each part.
+    """
+    inside = [rng.choice(np.argwhere(parts == part), 1) for part in np.unique(parts[mask])]
+    inside.append(rng.choice(np.argwhere(mask), int(rng.choice([0, 0, 1, 2]))))
+    inside = np.concatenate(inside)
     outside = np.argwhere(~mask & (labels < PADDING))
-    outside = rng.choice(outside, int(rng.integers(0, 3)) if len(outside) else 0)
+    outside = rng.choice(outside, int(rng.choice([0, 0, 1, 2])) if len(outside) else 0)
     box_rc = None
-    if rng.random() < 0.6:
+    if rng.random() < 0.5:
         pixels_rc = np.argwhere(mask)
         corners_rc = np.stack([pixels_rc.min(axis=0), pixels_rc.max(axis=0) + 1])
         slack = 0.05 * (corners_rc[1] - corners_rc[0])

@@ -33,21 +33,31 @@ for volume in "${volumes[@]}"; do
 done
 
 results_folder=working_data/results
+protocols=
 has_results=true
 previous=
 for argument in "$@"; do
   case $argument in
     --output_folder=*) results_folder=${argument#*=} ;;
+    --prompts=*) protocols=${argument#*=} ;;
     --dry_run | --slice | --slice=* | --help | -h | -[!-]*[ns]* | -[ns]*) has_results=false ;;
   esac
-  if [[ $previous == --output_folder ]]; then
-    results_folder=$argument
-  fi
+  case $previous in
+    --output_folder) results_folder=$argument ;;
+    --prompts) protocols=$argument ;;
+  esac
   previous=$argument
 done
 
 "${python[@]}" process_image.py \
   --image_file_path "${images[@]}" --masks_file_path "${masks[@]}" "$@"
 if $has_results; then
-  "${python[@]}" join_results.py --results_folder_path "$results_folder"
+  results_folders=("$results_folder")
+  if [[ $protocols ]]; then
+    IFS=, read -ra names <<<"$protocols"
+    results_folders=("${names[@]/#/$results_folder/}")
+  fi
+  for folder in "${results_folders[@]}"; do
+    "${python[@]}" join_results.py --results_folder_path "$folder"
+  done
 fi

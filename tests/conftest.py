@@ -82,7 +82,16 @@ def tiny_sam() -> Sam:
             transformer=TwoWayTransformer(depth=2, embedding_dim=32, mlp_dim=64, num_heads=2),
         ),
     )
+    place(sam.image_encoder)
     return sam.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def place(vit: ImageEncoderViT) -> None:
+    """Give an untrained image encoder positions that matter; it begins with zeros."""
+    for name, parameter in vit.named_parameters():
+        if "pos" in name:
+            parameter.normal_(std=0.5)
 
 
 def chest(rows: int = 40, columns: int = 56, slices: int = 3) -> tuple[np.ndarray, np.ndarray]:

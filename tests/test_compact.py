@@ -41,14 +41,13 @@ def test_held_out_phantoms(segmenter, variant):
     window = LUNG_WINDOW if variant == "hounsfield" else None
     measured = []
     for case in range(2):
-        image, masks, _ = phantom_volume(SEED, case, 8, variant)
+        image, masks, _ = phantom_volume(SEED, case, 16, variant)
         for index in np.flatnonzero(masks.any(axis=(0, 1))):
             rgb = slice_to_rgb(image[:, :, index], window)
             measured.append(measure(segmenter, rgb, masks[:, :, index]))
-    assert np.mean([row["dice"] for row in measured]) > 0.75
+    assert np.mean([row["dice"] for row in measured]) > 0.9
 
 
-@pytest.mark.xfail(strict=True, reason="trained too briefly to follow prompts, see its card")
 @pytest.mark.parametrize(("prompt", "wanted"), [("one_lung", 1), ("between", 0)])
 def test_prompts_are_followed(segmenter, prompt, wanted):
     image, masks, _ = phantom_volume(SEED, 0, 8, "hounsfield")

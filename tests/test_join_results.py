@@ -4,6 +4,14 @@ from conftest import assert_refused
 from sam_lungs.results import SliceResult, write_results
 
 SCRIPT = "join_results.py"
+FILES = [
+    "intervals.csv",
+    "joint_cases.csv",
+    "joint_raw_data.csv",
+    "joint_results.csv",
+    "results.csv",
+    "study.png",
+]
 
 
 @pytest.fixture
@@ -17,16 +25,16 @@ def test_the_tables_are_written_and_the_summary_is_printed(run, results):
     done = run(SCRIPT, "--results_folder_path", results)
     assert done.returncode == 0
     assert done.stderr == ""
-    header, of_jaccard, _ = (line.split() for line in done.stdout.splitlines())
+    header, of_jaccard, *_ = (line.split() for line in done.stdout.splitlines())
     assert header == ["metric", "min", "max", "avg", "std"]
     assert of_jaccard[:4] == ["jaccard", "0.5", "0.75", "0.625"]
-    for name in ("joint_raw_data.csv", "joint_results.csv", "results.csv", "study.png"):
-        assert (results / name).exists()
+    assert "intervals over patients" in done.stdout
+    assert sorted(path.name for path in results.iterdir() if path.is_file()) == FILES
 
 
 def test_tables_can_go_elsewhere(run, results, tmp_path):
     assert run(SCRIPT, "-r", results, "--output_folder", tmp_path / "joined").returncode == 0
-    assert len(list((tmp_path / "joined").iterdir())) == 4
+    assert len(list((tmp_path / "joined").iterdir())) == len(FILES)
     assert not list(results.glob("*.csv"))
 
 

@@ -77,11 +77,37 @@ def test_a_volume_between_two_broken_ones(run, volumes, vit_b, sam_predictors_an
     results, debug = (tmp_path / "out" / name / "image_a" for name in ("results", "debug"))
     assert [path.name for path in results.parent.iterdir()] == ["image_a"]
     row = pd.read_csv(results / "raw_data.csv").iloc[1]
-    assert row.tolist() == pytest.approx([1, *sam_predictors_answer], rel=1e-12)
+    assert row.tolist() == pytest.approx([1, *sam_predictors_answer], rel=1e-5)
     run_record = json.loads((results / "run.json").read_text())
     assert run_record["options"]["checkpoint"] == str(vit_b)
     assert (debug / "slice_1_prediction.png").stat().st_size > 10_000
     assert (debug / "slice_1_prompt.yml").exists()
+
+
+def test_several_protocols_and_kept_embeddings(
+    run, volumes, vit_b, sam_predictors_answer, tmp_path
+):
+    def study(folder):
+        done = run(
+            SCRIPT,
+            *("-i", volumes / "image_a.npy", "-m", volumes / "masks_a.npy"),
+            *("--model", "vit_b", "--checkpoint", vit_b, "--device", "cpu"),
+            *("--prompts", "paper,no_box,centroid_points", "--batch_size", 2),
+            *("--embeddings_folder", tmp_path / "embeddings", "--embeddings_precision", "float32"),
+            *("--output_folder", folder),
+        )
+        assert done.returncode == 0, done.stderr
+        return {path.parent.parent.name: path.read_bytes() for path in folder.rglob("raw_data.csv")}
+
+    first = study(tmp_path / "first")
+    row = pd.read_csv(tmp_path / "first" / "paper" / "image_a" / "raw_data.csv").iloc[1]
+    assert row.tolist() == pytest.approx([1, *sam_predictors_answer], rel=1e-4)
+    assert first.keys() == {"paper", "no_box", "centroid_points"}
+    assert len(set(first.values())) == 3
+    (kept,) = (tmp_path / "embeddings" / "vit_b" / "image_a").iterdir()
+    before = kept.stat().st_mtime_ns
+    assert study(tmp_path / "second") == first
+    assert kept.stat().st_mtime_ns == before
 
 
 def test_one_slice_is_printed(run, volumes, vit_b, sam_predictors_answer):
@@ -172,6 +198,11 @@ def test_bad_options_are_one_line_and_write_nothing(run, volumes, tmp_path):
     assert_refused(run(SCRIPT, *pair, "-s", 2), "image_a.npy", "0 to 1")
     assert_refused(run(SCRIPT, *pair, "--output_folder", tmp_path / "file" / "out"), "file")
     assert_refused(run(SCRIPT, *pair, "--window", "wide"), "--window wide")
+    assert_refused(run(SCRIPT, *pair, "--batch_size", 0), "--batch_size 0")
+    assert_refused(run(SCRIPT, *pair, "--batch_size", "all"), "--batch_size all")
+    assert_refused(run(SCRIPT, *pair, "--prompts", "paper,none"), "no protocol 'none'")
+    assert_refused(run(SCRIPT, *pair, "--prompts", "paper", "--no_box"), "--prompts")
+    assert_refused(run(SCRIPT, *pair, "--embeddings_folder", tmp_path / "file" / "kept"), "file")
     assert_refused(run(SCRIPT, *pair, "--checkpoint", tmp_path / "none.pth"), "none.pth")
     assert_refused(run(SCRIPT, *pair, volumes / "masks_a.npy"), "1 images but 2 masks")
     if not torch.cuda.is_available():

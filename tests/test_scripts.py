@@ -412,9 +412,11 @@ def test_nifti_to_numpy_says_where_the_dataset_comes_from(tree):
         (["--precision", "a b"], "working_data/results"),
         (["--output_folder", "my results", "--debug"], "my results"),
         (["--output_folder=my results"], "my results"),
-        (["--dry_run"], None),
-        (["-n"], None),
-        (["--help"], None),
+        (["--prompts", "paper,no_box"], "working_data/results/paper,working_data/results/no_box"),
+        (["--prompts=points", "--output_folder=my results"], "my results/points"),
+        (["--dry_run"], ""),
+        (["-n"], ""),
+        (["--help"], ""),
     ],
 )
 def test_process_images_runs_the_study_in_one_call_and_joins(tree, options, results):
@@ -430,8 +432,8 @@ def test_process_images_runs_the_study_in_one_call_and_joins(tree, options, resu
     assert images[0] == "working_data/image_coronacases_001.npy"
     assert images[19] == "working_data/image_radiopaedia_7_85703_0.npy"
     assert masks == [image.replace("/image_", "/masks_") for image in images]
-    joined = ["join_results.py", "--results_folder_path", results]
-    assert join == ([joined] if results else [])
+    joined = ["join_results.py", "--results_folder_path"]
+    assert join == [[*joined, folder] for folder in results.split(",") if folder]
 
 
 def test_process_images_does_not_join_after_a_failure(tree):

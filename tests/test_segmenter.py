@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sam_lungs.errors import InputError
 from sam_lungs.prompts import NEGATIVES, POINTS, PromptProtocol, make_prompts
-from sam_lungs.segmenter import SamSegmenter, choose_device
+from sam_lungs.segmenter import SamSegmenter, choose_devices
 from sam_lungs.windowing import LUNG_WINDOW, slice_to_rgb
 
 CPU = torch.device("cpu")
@@ -41,8 +41,8 @@ def test_masks_and_scores_are_those_of_sam_predictor(shape, protocol):
     assert prediction.mask.shape == shape
     assert prediction.mask.dtype == bool
     assert 0 < prediction.mask.sum() < prediction.mask.size
-    np.testing.assert_array_equal(prediction.mask, masks[0])
-    assert prediction.score == scores[0]
+    assert np.count_nonzero(prediction.mask != masks[0]) <= prediction.mask.size / 100_000
+    assert prediction.score == pytest.approx(scores[0], abs=1e-6)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
@@ -51,9 +51,9 @@ def test_lower_precision_is_used_and_close(precision):
     exact = SamSegmenter(tiny_sam(), CPU)
     lower = SamSegmenter(tiny_sam(), CPU, precision)
     scores = [segmenter.segment(image_rgb, prompts).score for segmenter in (exact, lower)]
-    difference = (exact.predictor.features - lower.predictor.features).abs().max()
-    assert 0 < difference < 0.1
-    assert lower.predictor.features.dtype == torch.float32
+    embeddings = [segmenter.encode([segmenter.resize(image_rgb)]) for segmenter in (exact, lower)]
+    assert 0 < (embeddings[0] - embeddings[1]).abs().max() < 0.1
+    assert embeddings[1].dtype == torch.float32
     assert scores[0] != scores[1]
     assert scores[0] == pytest.approx(scores[1], abs=0.05)
 
@@ -99,11 +99,13 @@ def test_a_second_run_gives_the_same_bits():
 def test_the_device_is_the_one_asked_for_or_refused(monkeypatch, cuda, mps, automatic):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    assert choose_device("auto").type == automatic
-    assert choose_device("cpu").type == "cpu"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [device.type for device in choose_devices("auto")] == [automatic] * (1 + 2 * cuda)
+    assert choose_devices("cpu") == [CPU]
     for name, present in (("cuda", cuda), ("mps", mps)):
         if present:
-            assert choose_device(name).type == name
+            numbers = range(3) if name == "cuda" else [None]
+            assert [device.index for device in choose_devices(name)] == list(numbers)
         else:
             with pytest.raises(InputError, match=f"--device {name}"):
-                choose_device(name)
+                choose_devices(name)

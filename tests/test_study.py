@@ -1,8 +1,10 @@
 """The whole way from files to files, with a tiny SAM in place of the real one."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,9 +16,10 @@ from sam_lungs import checkpoints, provenance
 from sam_lungs.errors import InputError
 from sam_lungs.files import sha256_of
 from sam_lungs.metrics import dice, jaccard
-from sam_lungs.prompts import PromptProtocol, make_prompts
+from sam_lungs.options import Options
+from sam_lungs.prompts import PROTOCOLS, PromptProtocol, make_prompts
 from sam_lungs.segmenter import SamSegmenter
-from sam_lungs.study import Options, Study
+from sam_lungs.study import Study
 from sam_lungs.volumes import read_nifti, write_numpy
 from sam_lungs.windowing import LUNG_WINDOW, slice_to_rgb
 
@@ -67,30 +70,28 @@ def test_a_volume_gives_a_row_per_slice_that_can_be_made_again_by_hand(pair, wei
         rgb = slice_to_rgb(IMAGE[:, :, index], LUNG_WINDOW)
         true = MASKS[:, :, index]
         prediction = segmenter.segment(rgb, make_prompts(true, PromptProtocol()))
-        assert table.loc[index].tolist() == pytest.approx(
-            [
-                index,
-                jaccard(prediction.mask, true > 0),
-                dice(prediction.mask, true > 0),
-                prediction.score,
-                np.count_nonzero(true),
-                np.count_nonzero(prediction.mask),
-            ],
-            rel=1e-15,
-        )
+        row = table.loc[index].to_dict()
+        assert row.pop("score") == pytest.approx(prediction.score, abs=1e-6)
+        assert row == {
+            "slice": index,
+            "jaccard": jaccard(prediction.mask, true > 0),
+            "dice": dice(prediction.mask, true > 0),
+            "lung_pixels": np.count_nonzero(true),
+            "predicted_pixels": np.count_nonzero(prediction.mask),
+        }
 
 
 def test_what_run_json_names_is_what_was_read_not_what_came_later(
     pair, weights, monkeypatch, tmp_path
 ):
     before = sha256_of(pair[0][0])
-    segment = SamSegmenter.segment
+    decode = SamSegmenter.decode
 
     def replace_the_image(*args):
         save_nifti(pair[0][0], IMAGE + 1)
-        return segment(*args)
+        return decode(*args)
 
-    monkeypatch.setattr(SamSegmenter, "segment", replace_the_image)
+    monkeypatch.setattr(SamSegmenter, "decode", replace_the_image)
     study(weights).run(*pair)
     run = json.loads((tmp_path / "results" / "image_a" / "run.json").read_text())
     assert run["image"]["sha256"] == before != sha256_of(pair[0][0])
@@ -104,10 +105,10 @@ def test_a_package_under_another_name_does_not_lose_a_volume(pair, weights, monk
 
 
 def test_run_json_says_how_to_repeat_the_run(pair, weights, tmp_path):
-    study(weights, window="-600,1600", protocol=PromptProtocol(box=False)).run(*pair)
+    study(weights, window="-600,1600", protocols={"": PromptProtocol(box=False)}).run(*pair)
     run = json.loads((tmp_path / "results" / "image_a" / "run.json").read_text())
     assert run["options"]["model"] == "vit_l"
-    assert run["options"]["protocol"]["box"] is False
+    assert run["protocol"]["box"] is False
     assert run["window_hu"] == [-1400, 200]
     assert run["precision"] == "float32"
     assert run["device"] == "cpu"
@@ -136,7 +137,7 @@ def test_a_second_run_gives_the_same_bytes(pair, weights, tmp_path):
         {"window": "40,400"},
         {"precision": "bfloat16"},
         *(
-            {"protocol": protocol}
+            {"protocols": {"": protocol}}
             for protocol in (
                 PromptProtocol(points="centroid", box=False),
                 PromptProtocol(negative="none"),
@@ -164,9 +165,128 @@ def test_contours_prompt_every_region(pair, weights, tmp_path):
     masks = MASKS.copy()
     masks[:3, :3, 1] = 1  # a second region of label 1
     save_nifti(pair[1][0], masks)
-    study(weights, slice_index=1, debug=True, protocol=PromptProtocol(points="contours")).run(*pair)
+    study(
+        weights, slice_index=1, debug=True, protocols={"": PromptProtocol(points="contours")}
+    ).run(*pair)
     prompt = yaml.safe_load((tmp_path / "debug" / "image_a" / "slice_1_prompt.yml").read_text())
     assert [point["label"] for point in prompt["points"]] == [1, 1, 1, 0]
+
+
+SWEEP = {name: PROTOCOLS[name] for name in ("paper", "no_box", "contours_points")}
+
+
+def test_a_protocol_in_a_sweep_equals_that_protocol_alone(pair, weights, tmp_path):
+    assert study(weights, protocols=SWEEP, output_folder=tmp_path / "sweep").run(*pair) == 0
+    assert sorted(path.name for path in (tmp_path / "sweep").iterdir()) == sorted(SWEEP)
+    for name, protocol in SWEEP.items():
+        study(weights, protocols={"": protocol}, output_folder=tmp_path / name).run(*pair)
+        swept, alone = (
+            folder / "image_a" for folder in (tmp_path / "sweep" / name, tmp_path / name)
+        )
+        for table in ("raw_data.csv", "results.csv"):
+            pd.testing.assert_frame_equal(
+                pd.read_csv(swept / table), pd.read_csv(alone / table), rtol=0, atol=1e-6
+            )
+        rules = [json.loads((folder / "run.json").read_text()) for folder in (swept, alone)]
+        assert rules[0]["protocol"] == rules[1]["protocol"] == asdict(protocol)
+
+
+def test_a_sweep_draws_and_prints_every_protocol(pair, weights, tmp_path, capsys):
+    study(weights, protocols=SWEEP, debug=True, slice_index=1).run(*pair)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[::3] == ["paper:", "no_box:", "contours_points:"]
+    assert len(lines) == 9
+    for name in SWEEP:
+        assert (tmp_path / "debug" / name / "image_a" / "slice_1_prediction.png").exists()
+
+
+def test_a_dry_run_names_every_folder_of_a_sweep(pair, weights, tmp_path, capsys):
+    study(weights, protocols=SWEEP, dry_run=True).run(*pair)
+    said = capsys.readouterr().out
+    for name in SWEEP:
+        assert str(tmp_path / "results" / name / "image_a") in said
+
+
+@pytest.fixture
+def encoded(monkeypatch) -> list[int]:
+    """How many slices each call of the encoder was given."""
+    given = []
+    encode = SamSegmenter.encode
+
+    def count(self, pictures):
+        given.append(len(pictures))
+        return encode(self, pictures)
+
+    monkeypatch.setattr(SamSegmenter, "encode", count)
+    return given
+
+
+def test_kept_embeddings_are_used_again_by_whatever_does_not_change_them(
+    pair, weights, tmp_path, encoded
+):
+    kept = {"embeddings_folder": tmp_path / "embeddings"}
+    study(weights, **kept).run(*pair)
+    assert sum(encoded) == 2
+    first = (tmp_path / "results" / "image_a" / "raw_data.csv").read_bytes()
+    study(weights, **kept, protocols=SWEEP, batch_size=1).run(*pair)
+    study(weights, **kept).run(*pair)
+    assert sum(encoded) == 2
+    assert (tmp_path / "results" / "image_a" / "raw_data.csv").read_bytes() == first
+
+
+@pytest.mark.parametrize("what", ["window", "precision", "stored", "weights", "voxels", "version"])
+def test_kept_embeddings_are_made_again_by_whatever_changes_them(
+    pair, weights, tmp_path, encoded, monkeypatch, what
+):
+    kept = {"embeddings_folder": tmp_path / "embeddings"}
+    study(weights, **kept).run(*pair)
+    encoded.clear()
+    changed = {
+        "window": {"window": "-600,1600"},
+        "precision": {"precision": "bfloat16"},
+        "stored": {"embeddings_precision": "float16"},
+    }.get(what, {})
+    if what == "weights":
+        weights.write_bytes(b"other weights")
+    elif what == "voxels":
+        image = IMAGE.copy()
+        image[0, 0, 1] += 1
+        save_nifti(pair[0][0], image)
+    elif what == "version":
+        monkeypatch.setattr(provenance, "package_versions", lambda: {"torch": "0.1"})
+    study(weights, **kept, **changed).run(*pair)
+    # Of the voxels one slice's changed.
+    assert sum(encoded) == (1 if what == "voxels" else 2)
+
+
+@pytest.mark.parametrize("protocols", [{"": PROTOCOLS["paper"]}, SWEEP], ids=["one", "sweep"])
+def test_masks_are_saved_on_the_grid_of_the_original_file(pair, weights, tmp_path, protocols):
+    study(weights, save_masks=True, protocols=protocols).run(*pair)
+    original = nib.load(pair[0][0])
+    for name in protocols:
+        folder = tmp_path / "results" / name / "image_a"
+        saved = nib.load(folder / "predicted_masks.nii.gz")
+        np.testing.assert_array_equal(saved.affine, original.affine)
+        assert saved.shape == original.shape
+        assert saved.get_data_dtype() == np.uint8
+        assert set(np.unique(saved.dataobj)) == {0, 1}
+        masks = read_nifti(folder / "predicted_masks.nii.gz").array
+        table = pd.read_csv(folder / "raw_data.csv")
+        areas = table["predicted_pixels"].fillna(0).tolist()
+        assert masks.sum(axis=(0, 1), dtype=int).tolist() == areas
+        for index in (1, 2):
+            assert dice(masks[:, :, index] > 0, MASKS[:, :, index] > 0) == table["dice"][index]
+
+
+def test_masks_of_a_volume_that_nothing_is_known_about_are_refused(
+    weights, loaded, tmp_path, capsys
+):
+    for name, array in (("image", IMAGE), ("masks", MASKS)):
+        np.save(tmp_path / f"{name}.npy", array)
+    paths = [tmp_path / "image.npy"], [tmp_path / "masks.npy"]
+    assert study(weights, save_masks=True).run(*paths) == 1
+    assert "--save_masks" in capsys.readouterr().err
+    assert loaded == []
 
 
 def test_one_slice_is_printed_and_leaves_no_results(pair, weights, tmp_path, capsys):

@@ -1,0 +1,76 @@
+"""What the benchmarks say of the machine, and how they time."""
+
+import json
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sam_lungs import provenance
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds_of(function: Callable[[], object], device: torch.device) -> float:
+    """Return how long a call takes, all that it starts on the device included."""
+    synchronize(device)
+    started = time.perf_counter()
+    function()
+    synchronize(device)
+    return time.perf_counter() - started
+
+
+def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the floating-point operations a second of the best of 5 large matrix products."""
+    size = 8192 if device.type == "cuda" else 4096
+    one, other = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    torch.mm(one, other)
+    return 2 * size**3 / min(seconds_of(lambda: torch.mm(one, other), device) for _ in range(5))
+
+
+def peak_memory_gb() -> float:
+    """Return the largest resident memory that this process has had."""
+    # Linux counts in KiB, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
+def report(rows: list[dict], device: torch.device, path: Path | None) -> None:
+    """Print a table and where it was measured; write both as JSON if there is a path."""
+    processor = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
+        processor = names[0] if names else processor
+    machine = {
+        "device": provenance.device_name(device),
+        "processor": processor,
+        "threads": torch.get_num_threads(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "versions": provenance.versions(),
+        "commit": provenance.code_commit(),
+    }
+    table = pd.DataFrame(rows)
+    print(table.to_string(index=False, float_format=lambda number: f"{number:.4g}"))
+    print(
+        f"{machine['device']}, {processor} ({machine['capability']}), {machine['threads']} threads,"
+        f" torch {torch.__version__}"
+    )
+    if path:
+        rows = table.astype(object).where(table.notna(), None).to_dict("records")
+        path.write_text(
+            json.dumps({"machine": machine, "rows": rows}, indent=2, default=str) + "\n"
+        )
+
+
+def median(values: list[float]) -> float:
+    return float(np.median(values))
