@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sam_lungs.errors import run_script
 from sam_lungs.figures import save_study
-from sam_lungs.joining import join_results
+from sam_lungs.joining import join_results, write_study
 
 
 def main() -> None:
@@ -28,7 +28,8 @@ def main() -> None:
     )
     args = parser.parse_args()
     output_folder = args.output_folder or args.results_folder_path
-    study = join_results(args.results_folder_path, output_folder)
+    study = join_results(args.results_folder_path)
+    write_study(study, output_folder)
     save_study(output_folder / "study.png", study.slices)
     print(study.summary.to_string(index=False))
     print("\nMeans of volumes (bootstrap) and of patients (t), with 95 % intervals over patients:")

@@ -16,22 +16,31 @@ RAW_DATA_NAME = re.compile(r"raw_data(_[\d_-]+)?\.csv")
 
 
 class Study(NamedTuple):
-    """The tables of a study that is joined: of slices, over all of them, and `estimate`'s."""
+    """The tables of a study: of slices, volumes and patients, over all slices, and `estimate`'s."""
 
     slices: pd.DataFrame
+    volumes: pd.DataFrame
+    cases: pd.DataFrame
     summary: pd.DataFrame
     intervals: pd.DataFrame
 
 
-def join_results(results_folder: Path, output_folder: Path) -> Study:
+# The file of each, in the same order.
+TABLES = (
+    "joint_raw_data.csv",
+    "joint_results.csv",
+    "joint_cases.csv",
+    "results.csv",
+    "intervals.csv",
+)
+
+
+def join_results(results_folder: Path) -> Study:
     """Join the volumes of a results folder, ours or the authors' published ones, into the study's.
 
-    Writes `joint_raw_data.csv` (every slice, with its image's name), `joint_results.csv` (a row
-    per volume), `joint_cases.csv` (a row per patient), `intervals.csv` (means and how sure they
-    are, see `statistics.estimate`) and `results.csv` (over all slices with lung). A folder without
-    results is named on standard error and left out.
+    A folder without results is named on standard error and left out.
 
-    Raises `InputError` when there is no volume, a table is broken, or nothing can be written.
+    Raises `InputError` when there is no volume, or a table is broken.
     """
     if not results_folder.is_dir():
         raise InputError(f"{results_folder}: no such folder; process an image first")
@@ -48,15 +57,22 @@ def join_results(results_folder: Path, output_folder: Path) -> Study:
         volumes.append(table)
     if not volumes:
         raise InputError(f"{results_folder}: holds no folder with a raw_data.csv; process an image")
-    study = pd.concat(volumes, ignore_index=True)
+    slices = pd.concat(volumes, ignore_index=True)
     of_volumes = pd.DataFrame(map(_volume_row, volumes))
-    joined = Study(study, summarize(study), estimate(of_volumes))
-    write_csv(joined.slices, output_folder / "joint_raw_data.csv")
-    write_csv(of_volumes, output_folder / "joint_results.csv")
-    write_csv(summarize_cases(of_volumes), output_folder / "joint_cases.csv")
-    write_csv(joined.intervals, output_folder / "intervals.csv")
-    write_csv(joined.summary, output_folder / "results.csv")
-    return joined
+    return Study(
+        slices, of_volumes, summarize_cases(of_volumes), summarize(slices), estimate(of_volumes)
+    )
+
+
+def write_study(study: Study, output_folder: Path) -> None:
+    """Write `joint_raw_data.csv` (every slice, with its image's name), `joint_results.csv` (a row
+    per volume), `joint_cases.csv` (a row per patient), `intervals.csv` (means and how sure they
+    are, see `statistics.estimate`) and `results.csv` (over all slices with lung).
+
+    Raises `InputError` when they cannot be written.
+    """
+    for table, name in zip(study, TABLES, strict=True):
+        write_csv(table, output_folder / name)
 
 
 def _volume_row(table: pd.DataFrame) -> dict:

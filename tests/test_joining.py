@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from sam_lungs.errors import InputError
-from sam_lungs.joining import join_results
+from sam_lungs.joining import Study, join_results, write_study
 from sam_lungs.results import SliceResult, write_results
 
 SLICES = [
@@ -19,11 +19,17 @@ def rows(path) -> list[list[str]]:
     return list(csv.reader(path.read_text().splitlines()))
 
 
+def join(results_folder, output_folder) -> Study:
+    study = join_results(results_folder)
+    write_study(study, output_folder)
+    return study
+
+
 def test_joined_tables_by_hand(tmp_path):
     write_results(tmp_path / "image_b", SLICES, {})
     write_results(tmp_path / "image_a", [SliceResult(0, 1.0, 1.0, 0.9, 5, 5)], {})
-    slices, summary, _ = join_results(tmp_path, tmp_path)
-    assert len(slices) == 4
+    study = join(tmp_path, tmp_path)
+    assert len(study.slices) == 4
     assert (tmp_path / "joint_raw_data.csv").read_bytes() == (
         b"image,slice,jaccard,dice,score,lung_pixels,predicted_pixels\n"
         b"image_a,0,1.0,1.0,0.9,5,5\n"
@@ -37,22 +43,21 @@ def test_joined_tables_by_hand(tmp_path):
     assert of_volumes["lung_slices"].tolist() == [1, 2]
     assert of_volumes["jaccard_avg"].tolist() == [1, 0.375]
     assert of_volumes["dice_max"].tolist() == [1, 2 / 3]
-    assert summary["avg"][0] == pytest.approx((1 + 0.5 + 0.25) / 3)
+    assert study.summary["avg"][0] == pytest.approx((1 + 0.5 + 0.25) / 3)
     assert rows(tmp_path / "results.csv")[1][:3] == ["jaccard", "0.25", "1.0"]
 
 
 def test_joining_again_gives_the_same(tmp_path):
     write_results(tmp_path / "image", SLICES, {})
-    join_results(tmp_path, tmp_path)
+    join(tmp_path, tmp_path)
     tables = {path.name: path.read_bytes() for path in tmp_path.glob("*.csv")}
     assert len(tables) == 5
-    join_results(tmp_path, tmp_path)
+    join(tmp_path, tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.glob("*.csv")} == tables
 
 
 def test_the_authors_numbers(real_data, tmp_path):
-    _, summary, _ = join_results(real_data / "published", tmp_path)
-    summary = summary.set_index("metric")
+    summary = join(real_data / "published", tmp_path).summary.set_index("metric")
     assert summary.loc["jaccard", ["avg", "std"]].tolist() == [
         0.9027456965588987,
         0.14091775323280256,
@@ -73,35 +78,34 @@ def test_the_last_of_several_published_runs_counts(tmp_path):
     for time, value in (("2023-05-27_09-43-55", 0.5), ("2023-05-28_08-00-00", 0.75)):
         (folder / f"raw_data_{time}.csv").write_text(f"slice,jaccard,dice\n0,{value},{value}\n")
         (folder / f"results_{time}.csv").write_text("")
-    assert join_results(tmp_path, tmp_path)[1]["avg"].tolist() == [0.75, 0.75]
+    assert join_results(tmp_path).summary["avg"].tolist() == [0.75, 0.75]
 
 
 def test_our_own_table_counts_before_a_published_one(tmp_path):
     folder = tmp_path / "image"
     write_results(folder, SLICES, {})
     (folder / "raw_data_2023-05-27_09-43-55.csv").write_text("slice,jaccard,dice\n0,0.1,0.2\n")
-    assert join_results(tmp_path, tmp_path)[1]["avg"][0] == 0.375
+    assert join_results(tmp_path).summary["avg"][0] == 0.375
 
 
 def test_a_folder_without_results_is_named_and_left_out(tmp_path, capsys):
     write_results(tmp_path / "image", SLICES, {})
     (tmp_path / "empty").mkdir()
-    join_results(tmp_path, tmp_path)
+    join(tmp_path, tmp_path)
     assert str(tmp_path / "empty") in capsys.readouterr().err
     assert len(pd.read_csv(tmp_path / "joint_results.csv")) == 1
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "slice,jaccard,dice\nx,y,z\n", "\0\xff\n"])
-def test_a_table_of_something_else_writes_nothing(tmp_path, text):
+def test_a_table_of_something_else_is_refused(tmp_path, text):
     write_results(tmp_path / "results" / "image_a", SLICES, {})
     (tmp_path / "results" / "image_b").mkdir()
     (tmp_path / "results" / "image_b" / "raw_data.csv").write_text(text)
     with pytest.raises(InputError, match="image_b"):
-        join_results(tmp_path / "results", tmp_path / "joined")
-    assert not (tmp_path / "joined").exists()
+        join_results(tmp_path / "results")
 
 
 def test_nothing_to_join_is_refused(tmp_path):
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(InputError, match=str(folder)):
-            join_results(folder, tmp_path)
+            join_results(folder)
