@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Join the results of a study's volumes into its tables and figure.
+"""Join the results of a study's volumes into its tables.
 
 python join_results.py --results_folder_path working_data/results
 """
@@ -8,7 +8,6 @@ import argparse
 from pathlib import Path
 
 from sam_lungs.errors import run_script
-from sam_lungs.figures import save_study
 from sam_lungs.joining import join_results, write_study
 
 
@@ -30,7 +29,6 @@ def main() -> None:
     output_folder = args.output_folder or args.results_folder_path
     study = join_results(args.results_folder_path)
     write_study(study, output_folder)
-    save_study(output_folder / "study.png", study.slices)
     print(study.summary.to_string(index=False))
     print("\nMeans of volumes (bootstrap) and of patients (t), with 95 % intervals over patients:")
     print(study.intervals.round(4).to_string(index=False))

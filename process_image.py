@@ -16,7 +16,7 @@ from pathlib import Path
 from sam_lungs.checkpoints import CHECKPOINTS
 from sam_lungs.embeddings import DTYPES
 from sam_lungs.errors import InputError, run_script
-from sam_lungs.options import Options
+from sam_lungs.options import EMPTY_SLICES, METRICS, Options
 from sam_lungs.prompts import NEGATIVES, POINTS, PROTOCOLS, PromptProtocol
 from sam_lungs.segmenter import DEVICES, PRECISIONS
 from sam_lungs.study import Study
@@ -115,6 +115,26 @@ def main() -> int:
         help="slices encoded at once, or auto for what the device gains from [%(default)s]",
     )
     parser.add_argument(
+        "--metrics",
+        type=_metrics,
+        default=",".join(Options.metrics),
+        metavar="NAME,NAME...",
+        help=f"of {', '.join(METRICS)}; the first two are always there [%(default)s]",
+    )
+    parser.add_argument(
+        "--tolerance_mm",
+        type=_tolerance_mm,
+        default=Options.tolerance_mm,
+        help="how far outlines may lie apart and still agree, for nsd [%(default)s]",
+    )
+    parser.add_argument(
+        "--empty_slices",
+        choices=EMPTY_SLICES,
+        default=Options.empty_slices,
+        help="slices without lung: skip them, or prompt them as the nearest one with lung, to count"
+        " what SAM finds there [%(default)s]",
+    )
+    parser.add_argument(
         "--save_masks", action="store_true", help="write SAM's masks of a volume as NIfTI"
     )
     parser.add_argument(
@@ -148,6 +168,9 @@ def main() -> int:
         window=args.window,
         protocols=args.prompts or {"": protocol},
         batch_size=args.batch_size,
+        metrics=args.metrics,
+        tolerance_mm=args.tolerance_mm,
+        empty_slices=args.empty_slices,
         save_masks=args.save_masks,
         embeddings_folder=args.embeddings_folder,
         embeddings_precision=args.embeddings_precision,
@@ -161,6 +184,23 @@ def _protocol_names(text: str) -> dict[str, PromptProtocol]:
     if unknown := [name for name in names if name not in PROTOCOLS]:
         raise InputError(f"--prompts {text}: no protocol {unknown[0]!r}; --help lists them")
     return {name: PROTOCOLS[name] for name in names}
+
+
+def _metrics(text: str) -> tuple[str, ...]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in METRICS]:
+        raise InputError(f"--metrics {text}: no metric {unknown[0]!r}; --help lists them")
+    return tuple(METRICS[name] for name in names)
+
+
+def _tolerance_mm(text: str) -> float:
+    try:
+        tolerance_mm = float(text)
+    except ValueError:
+        tolerance_mm = -1
+    if not 0 <= tolerance_mm < float("inf"):
+        raise InputError(f"--tolerance_mm {text}: must be a number of mm, at least 0")
+    return tolerance_mm
 
 
 def _batch_size(text: str) -> int | None:

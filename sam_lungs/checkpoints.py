@@ -172,15 +172,16 @@ def load_sam(name: str, path: Path) -> "Sam":
             f"{path}: holds {held_names[0]} weights, not {name}: pass --model {held_names[0]}"
         )
 
-    sam = build_compact() if name == "compact" else sam_model_registry[name]()
+    with torch.device("meta"):  # which spends neither memory nor time on random weights
+        sam = build_compact() if name == "compact" else sam_model_registry[name]()
     misfits = sorted({key for key, _ in held_shapes.items() ^ _shapes(sam.state_dict()).items()})
     if misfits:
         raise InputError(
             f"{path}: does not fit {name} (missing, unexpected or of another shape: {len(misfits)} "
             f"parameters, the first {misfits[0]}): name a checkpoint of the original SAM"
         )
-    sam.load_state_dict(weights)
-    return sam.eval().requires_grad_(False)
+    sam.load_state_dict(weights, assign=True)
+    return sam.float().eval().requires_grad_(False)
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -21,8 +20,6 @@ if TYPE_CHECKING:  # torch takes seconds to import, which only the prediction it
 # Where rows and columns grow towards in an upright picture, by the axis that the slices lie along.
 UPRIGHT_CODES = {"S": "PL", "I": "PL", "A": "IL", "P": "IL", "L": "IP", "R": "IP"}
 
-# Two colours that the colour-blind tell apart, from Okabe and Ito's palette.
-METRIC_COLORS = {"jaccard": "#56B4E9", "dice": "#E69F00"}
 PREDICTED_RGBA = (0.12, 0.56, 1.0, 0.5)
 
 
@@ -42,15 +39,36 @@ def save_prediction(
 
     Raises `InputError` when it cannot be written.
     """
-    axes_map = _upright(geometry)
-    to_picture = np.linalg.inv(orientations.inv_ornt_aff(axes_map, masks.shape))
-    image_rgb, masks, predicted = (
-        orientations.apply_orientation(array, axes_map)
-        for array in (image_rgb, masks, prediction.mask)
-    )
     figure = Figure(figsize=(7, 7), dpi=130)
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.imshow(image_rgb, aspect=_pixel_aspect(geometry, axes_map), interpolation="nearest")
+    draw_prediction(axes, image_rgb, masks, prompts, prediction.mask, geometry)
+    axes.set_title(f"SAM's score: {prediction.score:.4f}")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, bbox_inches="tight")
+
+
+def draw_prediction(
+    axes: Axes,
+    image_rgb: np.ndarray,
+    masks: np.ndarray,
+    prompts: Prompts,
+    predicted: np.ndarray,
+    geometry: Geometry | None,
+    marker_size: float = 16,
+) -> None:
+    """Draw one slice onto axes, as `save_prediction` does.
+
+    image_rgb: (rows, columns, 3) uint8; masks: (rows, columns) of labels; predicted: (rows,
+        columns) bool.
+    geometry: turns the picture upright and gives it its proportions; `None` leaves it as stored.
+    marker_size: of the points, in typographic points.
+    """
+    axes_map = upright(geometry)
+    to_picture = np.linalg.inv(orientations.inv_ornt_aff(axes_map, masks.shape))
+    image_rgb, masks, predicted = (
+        orientations.apply_orientation(array, axes_map) for array in (image_rgb, masks, predicted)
+    )
+    axes.imshow(image_rgb, aspect=pixel_aspect(geometry), interpolation="nearest")
     axes.imshow(
         predicted[..., None] * np.array(PREDICTED_RGBA),
         aspect=axes.get_aspect(),
@@ -64,7 +82,7 @@ def save_prediction(
             column,
             row,
             marker="*",
-            markersize=16,
+            markersize=marker_size,
             color="limegreen" if label else "red",
             markeredgecolor="white",
             clip_on=False,
@@ -84,63 +102,26 @@ def save_prediction(
                 clip_on=False,
             )
         )
-    axes.set_title(f"SAM's score: {prediction.score:.4f}")
     axes.set_axis_off()
-    with replacing(path) as temporary:
-        figure.savefig(temporary, bbox_inches="tight")
 
 
-def save_study(path: Path, slices: pd.DataFrame) -> None:
-    """Draw a study as PNG: the spread of both metrics in each volume, and Dice along its slices.
-
-    slices: columns `image`, `slice`, `jaccard`, `dice`, the metrics NaN where there is no lung.
-
-    Raises `InputError` when it cannot be written.
-    """
-    images = slices["image"].unique()
-    figure = Figure(figsize=(14, 6), dpi=110, layout="constrained")
-    spread, along = figure.subplots(1, 2)
-    for offset, (metric, color) in zip((-0.18, 0.18), METRIC_COLORS.items(), strict=True):
-        boxes = spread.boxplot(
-            [slices.loc[slices["image"] == image, metric].dropna() for image in images],
-            positions=np.arange(len(images)) + offset,
-            widths=0.3,
-            patch_artist=True,
-            medianprops={"color": "black"},
-            boxprops={"facecolor": color},
-            flierprops={"markersize": 3},
-        )
-        boxes["boxes"][0].set_label(metric.capitalize())
-    spread.set_xticks(range(len(images)), images, rotation=30, ha="right")
-    spread.set_ylabel("over the slices with lung")
-    spread.legend(loc="lower left")
-    for image in images:
-        rows = slices[slices["image"] == image]
-        along.plot(rows["slice"] / max(len(rows) - 1, 1), rows["dice"], label=image)
-    along.set_xlabel("slice, from the volume's first to its last")
-    along.set_ylabel("Dice")
-    along.legend(loc="lower center", fontsize="small")
-    with replacing(path) as temporary:
-        figure.savefig(temporary)
-
-
-def _upright(geometry: Geometry | None) -> np.ndarray:
+def upright(geometry: Geometry | None) -> np.ndarray:
     """Return, in nibabel's notation (2, 2), what becomes of rows and columns in the picture."""
     if geometry is None:
         return np.array([[0, 1], [1, 1]])
     codes = geometry.orientation
-    upright = orientations.ornt_transform(
+    turns = orientations.ornt_transform(
         orientations.axcodes2ornt(codes),
         orientations.axcodes2ornt(UPRIGHT_CODES[codes[2]] + codes[2]),
     )
-    return upright[:2].astype(int)
+    return turns[:2].astype(int)
 
 
-def _pixel_aspect(geometry: Geometry | None, axes_map: np.ndarray) -> float:
-    """Height of a pixel in the picture over its width."""
+def pixel_aspect(geometry: Geometry | None) -> float:
+    """Return the height of a pixel in the upright picture over its width."""
     if geometry is None:
         return 1
-    spacing_mm = np.array(geometry.spacing_mm)[np.argsort(axes_map[:, 0])]
+    spacing_mm = np.array(geometry.spacing_mm)[np.argsort(upright(geometry)[:, 0])]
     return spacing_mm[0] / spacing_mm[1]
 
 

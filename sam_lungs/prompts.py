@@ -44,6 +44,9 @@ PROTOCOLS = {
     "contours": PromptProtocol(points="contours"),
     "contours_no_box": PromptProtocol(points="contours", box=False),
     "contours_points": PromptProtocol(points="contours", negative="none", box=False),
+    "negative_15": PromptProtocol(negative_offset_rows=15),
+    "negative_30": PromptProtocol(negative_offset_rows=30),
+    "negative_60": PromptProtocol(negative_offset_rows=60),
 }
 
 

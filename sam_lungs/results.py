@@ -1,6 +1,7 @@
 """What a volume's results are on disk, and how they are read back."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from sam_lungs.errors import InputError
 from sam_lungs.files import replacing
 from sam_lungs.prompts import Prompts
 
+# Every table of slices has the first two, as the authors'; the others are asked for.
 METRICS = ("jaccard", "dice")
+SURFACE_METRICS = ("nsd", "hd95_mm")
 COLUMNS = {
     "slice": "int64",
     "jaccard": "float64",
@@ -19,8 +22,16 @@ COLUMNS = {
     "score": "float64",
     "lung_pixels": "int64",
     "predicted_pixels": "Int64",  # with blanks
+    "nsd": "float64",
+    "hd95_mm": "float64",
 }
-STATISTICS = ("min", "max", "avg", "std")
+EMPTY_COLUMNS = {
+    "slice": "int64",
+    "prompted_as": "int64",
+    "predicted_pixels": "int64",
+    "predicted_mm2": "float64",
+}
+STATISTICS = ("min", "max", "avg", "std", "slices")
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,7 @@ class SliceResult:
 
     jaccard, dice, score (SAM's own expectation of the Jaccard index): 0..1.
     lung_pixels, predicted_pixels: areas of the true and of the predicted mask.
+    nsd, hd95_mm: as `metrics.surface_agreement` gives them, `None` when not asked for.
     """
 
     slice: int
@@ -37,16 +49,57 @@ class SliceResult:
     score: float | None
     lung_pixels: int
     predicted_pixels: int | None
+    nsd: float | None = None
+    hd95_mm: float | None = None
 
 
-def write_results(folder: Path, slices: list[SliceResult], run: dict) -> None:
+@dataclass(frozen=True)
+class EmptySlice:
+    """One row of `empty_slices.csv`: a slice without lung, prompted as its nearest slice with lung.
+
+    predicted_pixels, predicted_mm2: area of the predicted mask, all of it false; NaN mm2 when the
+    spacing is not known.
+    """
+
+    slice: int
+    prompted_as: int
+    predicted_pixels: int
+    predicted_mm2: float
+
+
+def write_results(
+    folder: Path,
+    slices: list[SliceResult],
+    run: dict,
+    metrics: Collection[str] = METRICS,
+    empty_slices: list[EmptySlice] | None = None,
+) -> None:
     """Write a volume's `raw_data.csv`, `results.csv` and, last, `run.json`.
+
+    metrics: which of `SURFACE_METRICS` get columns, and whether `volume_dice` gets a row.
+    empty_slices: written as `empty_slices.csv` unless `None`.
 
     Raises `InputError` when they cannot be written.
     """
-    table = pd.DataFrame(slices, columns=list(COLUMNS)).astype(COLUMNS)
+    columns = {
+        name: dtype
+        for name, dtype in COLUMNS.items()
+        if name in metrics or name not in SURFACE_METRICS
+    }
+    table = pd.DataFrame(slices)[list(columns)].astype(columns)
+    summary = summarize(table)
+    if "volume_dice" in metrics:
+        row = {"metric": "volume_dice", "avg": volume_dice(table)}
+        summary = pd.concat([summary, pd.DataFrame([row])], ignore_index=True)
+    # Without it, what lies here counts as half-written.
+    (folder / "run.json").unlink(missing_ok=True)
     write_csv(table, folder / "raw_data.csv")
-    write_csv(summarize(table), folder / "results.csv")
+    write_csv(summary.astype({"slices": "Int64"}), folder / "results.csv")
+    # What an earlier run left here would be taken for this one's.
+    (folder / "empty_slices.csv").unlink(missing_ok=True)
+    if empty_slices is not None:
+        table = pd.DataFrame(empty_slices, columns=list(EMPTY_COLUMNS))
+        write_csv(table.astype(EMPTY_COLUMNS), folder / "empty_slices.csv")
     with replacing(folder / "run.json") as temporary:
         temporary.write_text(json.dumps(run, indent=2) + "\n")
 
@@ -73,13 +126,25 @@ def write_prompts(path: Path, of_slice: dict, prompts: Prompts) -> None:
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
     """Return minimum, maximum, mean and sample standard deviation over the slices with lung.
 
-    table: columns `jaccard` and `dice`, NaN where a slice has no lung.
-    Returns one row per metric, in columns `metric,min,max,avg,std`; `std` of one slice is NaN.
+    table: columns `jaccard`, `dice` and perhaps `SURFACE_METRICS`, NaN where a slice has no lung.
+    Returns one row per metric, in columns `metric,min,max,avg,std,slices`: `std` of one slice is
+    NaN; `slices` is how many have the metric, fewer than have lung where a mask that is empty has
+    no `hd95_mm`.
     """
-    values = table[list(METRICS)]
-    statistics = [values.min(), values.max(), values.mean(), values.std(ddof=1)]
+    values = table[[name for name in (*METRICS, *SURFACE_METRICS) if name in table]]
+    statistics = values.min(), values.max(), values.mean(), values.std(ddof=1), values.count()
     summary = pd.DataFrame(dict(zip(STATISTICS, statistics, strict=True)))
     return summary.rename_axis("metric").reset_index()
+
+
+def volume_dice(table: pd.DataFrame) -> float:
+    """Return the Dice score of a volume's slices with lung taken together, all of their pixels.
+
+    table: columns `dice`, `lung_pixels` and `predicted_pixels`.
+    """
+    of_lung = table[table["dice"].notna()]
+    areas = (of_lung["lung_pixels"] + of_lung["predicted_pixels"]).astype("float64")
+    return float((of_lung["dice"] * areas).sum() / areas.sum())
 
 
 def read_raw_data(path: Path) -> pd.DataFrame:
@@ -97,6 +162,18 @@ def read_raw_data(path: Path) -> pd.DataFrame:
     if not ({"slice", *METRICS} <= set(table.columns) and whole):
         raise InputError(f"{path}: not a whole table of slices; process its image again")
     return table
+
+
+def read_empty_slices(folder: Path) -> pd.DataFrame:
+    """Read the `empty_slices.csv` of a volume's results folder.
+
+    Raises `InputError` when it is not such a table.
+    """
+    path = folder / "empty_slices.csv"
+    try:
+        return pd.read_csv(path).astype(EMPTY_COLUMNS)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: not a table of empty slices; process its image again") from error
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from sam_lungs.results import METRICS
+from sam_lungs.results import METRICS, SURFACE_METRICS
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
@@ -37,7 +37,7 @@ def summarize_cases(volumes: pd.DataFrame) -> pd.DataFrame:
 
     volumes: columns `image` and, for each metric, its average, such as `dice_avg`.
     """
-    averages = [f"{metric}_avg" for metric in METRICS]
+    averages = [f"{metric}_avg" for metric in _metrics_of(volumes)]
     by_case = volumes.groupby(volumes["image"].map(case_of).rename("case"))
     return by_case[averages].mean().assign(volumes=by_case.size()).reset_index()
 
@@ -45,10 +45,10 @@ def summarize_cases(volumes: pd.DataFrame) -> pd.DataFrame:
 def estimate(volumes: pd.DataFrame) -> pd.DataFrame:
     """Return means and their intervals, a row per subset and metric, all volumes first.
 
-    volumes: a row per volume, columns `image`, `lung_slices` and, for each metric, its average over
-        the volume's slices with lung.
+    volumes: a row per volume, columns `image` and, for each metric, its average over the volume's
+        slices and how many these are, such as `dice_avg` and `dice_slices`.
 
-    Columns: `subset`, `metric`; how many `cases`, `volumes` and `lung_slices`; `slice_avg`, over
+    Columns: `subset`, `metric`; how many `cases`, `volumes` and `slices` have it; `slice_avg`, over
     all slices; `volume_avg`, over volumes, with a bootstrap interval (percentiles of RESAMPLES
     draws of as many cases, all volumes of a case together, from SEED); and `case_avg`, over cases,
     with Student's t interval. Intervals of one case are NaN.
@@ -59,22 +59,29 @@ def estimate(volumes: pd.DataFrame) -> pd.DataFrame:
         groups |= dict(iter(volumes.groupby(subsets)))
     return pd.DataFrame(
         [
-            {"subset": subset, "metric": metric} | _estimate_metric(of_subset, f"{metric}_avg")
+            {"subset": subset, "metric": metric} | _estimate_metric(of_subset, metric)
             for subset, of_subset in groups.items()
-            for metric in METRICS
+            for metric in _metrics_of(of_subset)
         ]
     )
 
 
-def _estimate_metric(volumes: pd.DataFrame, column: str) -> dict:
-    values, slices = volumes[column], volumes["lung_slices"]
+def _metrics_of(volumes: pd.DataFrame) -> list[str]:
+    """Return the metrics that a volume has."""
+    averages = {metric: f"{metric}_avg" for metric in (*METRICS, *SURFACE_METRICS)}
+    return [name for name, avg in averages.items() if avg in volumes and volumes[avg].notna().any()]
+
+
+def _estimate_metric(volumes: pd.DataFrame, metric: str) -> dict:
+    volumes = volumes.dropna(subset=[f"{metric}_avg"])
+    values, slices = volumes[f"{metric}_avg"], volumes[f"{metric}_slices"]
     by_case = values.groupby(volumes["image"].map(case_of))
-    volume_low, volume_high = _bootstrap(by_case.sum().to_numpy(), by_case.size().to_numpy())
+    volume_low, volume_high = bootstrap(by_case.sum().to_numpy(), by_case.size().to_numpy())
     case_low, case_high = _t_interval(by_case.mean().to_numpy())
     return {
         "cases": len(by_case),
         "volumes": len(volumes),
-        "lung_slices": slices.sum(),
+        "slices": slices.sum(),
         "slice_avg": (values * slices).sum() / slices.sum(),
         "volume_avg": values.mean(),
         "volume_low": volume_low,
@@ -85,7 +92,7 @@ def _estimate_metric(volumes: pd.DataFrame, column: str) -> dict:
     }
 
 
-def _bootstrap(sums: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+def bootstrap(sums: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
     """Return the interval of the mean over volumes, whose sum and count are given by case."""
     cases = len(sums)
     if cases < 2:

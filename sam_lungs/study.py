@@ -24,9 +24,10 @@ from sam_lungs.files import check_writable, sha256_of
 from sam_lungs.options import Options
 from sam_lungs.pipeline import Pipeline, PromptedSlice, SegmentedSlice
 from sam_lungs.prompts import make_prompts
-from sam_lungs.results import SliceResult, write_prompts, write_results
+from sam_lungs.recorder import Recorder, measure_surface
+from sam_lungs.results import SURFACE_METRICS, write_prompts
 from sam_lungs.segmenter import Prediction, SamSegmenter, choose_devices
-from sam_lungs.volumes import Volume, read_pair, volume_name, write_nifti
+from sam_lungs.volumes import Volume, read_pair, volume_name
 from sam_lungs.windowing import Window, choose_window, slice_to_rgb
 
 
@@ -108,10 +109,11 @@ class Study:
         if index is not None and not 0 <= index < slices:
             raise InputError(f"{image_path}: no slice {index}; its slices are 0 to {slices - 1}")
         window = choose_window(self.options.window, image)
-        if self.options.save_masks and image.geometry is None:
+        needs = "--save_masks" if self.options.save_masks else self._needs_spacing and "--metrics"
+        if needs and image.geometry is None:
             raise InputError(
-                f"{image_path}: its affine is not known, and so not where masks would lie; convert"
-                " it with nifti_to_numpy.py, or run without --save_masks"
+                f"{image_path}: its affine is not known, and so neither where masks would lie nor"
+                f" how long a pixel is; convert it with nifti_to_numpy.py, or run without {needs}"
             )
         for protocol in self.options.protocols:
             if index is None:
@@ -122,6 +124,10 @@ class Study:
             check_writable(self.options.embeddings_folder)
         return Pair(image, masks, window, warning)
 
+    @property
+    def _needs_spacing(self) -> bool:
+        return any(metric in SURFACE_METRICS for metric in self.options.metrics)
+
     def _announce(self, pair: Pair) -> None:
         name, slices = volume_name(pair.image.path), pair.image.array.shape[2]
         window = "no window"
@@ -129,7 +135,7 @@ class Study:
             window = f"window {pair.window.level_hu:g},{pair.window.width_hu:g} HU"
         what, where = f"slice {self.options.slice_index}", []
         if self.options.slice_index is None:
-            what = f"{len(pair.lung_slices)} of {slices} slices"
+            what = f"{len(self._prompted(pair))} of {slices} slices"
             where = [
                 f", write {self._results_folder(protocol, pair.image.path)}"
                 for protocol in self.options.protocols
@@ -138,69 +144,71 @@ class Study:
         print(f"{name}: would segment {what} with {model}, {window}{''.join(where)}")
 
     def _process_slice(self, pair: Pair, index: int) -> None:
-        if index not in pair.lung_slices:
+        prompted = self._prompted(pair)
+        if index not in prompted:
             print(f"{pair.image.path}: slice {index} has no lung, so there is nothing to prompt")
             return
-        for segmented in self._segment(pair, [index]):
-            for protocol, overlap in zip(self.options.protocols, segmented.overlaps, strict=True):
+        for segmented in self._segment(pair, {index: prompted[index]}):
+            for number, protocol in enumerate(self.options.protocols):
                 if protocol:
                     print(f"{protocol}:")
+                overlap = segmented.overlaps[number]
+                if not overlap.true:
+                    print(f"no lung, but SAM's mask has {overlap.predicted} pixels")
+                    continue
                 print(f"Jaccard index: {overlap.jaccard:.4f}")
                 print(f"Dice score: {overlap.dice:.4f}")
+                surface = measure_surface(segmented, number, pair.image, self.options)
+                for name, value in surface.items():
+                    print(f"{name}: {value:.4f}")
 
     def _process_volume(self, pair: Pair) -> None:
         # Before the slices, so that it is what was used and not what lies there hours later.
         run = self._describe(pair)
         started, clock = datetime.now(timezone.utc), time.perf_counter()
-        lung_slices, slices = pair.lung_slices, pair.image.array.shape[2]
-        results = {
-            protocol: [SliceResult(index, None, None, None, 0, None) for index in range(slices)]
-            for protocol in self.options.protocols
+        prompted = self._prompted(pair)
+        recorders = {
+            protocol: Recorder(pair.image, self.options) for protocol in self.options.protocols
         }
-        predicted = {}
-        if self.options.save_masks:
-            predicted = {
-                protocol: np.zeros(pair.image.array.shape, np.uint8) for protocol in results
-            }
         name = volume_name(pair.image.path)
-        segmented_slices = self._segment(pair, lung_slices)
-        for segmented in tqdm(segmented_slices, name, len(lung_slices), unit="slice"):
-            index = segmented.asked.index
-            answers = zip(results.values(), segmented.overlaps, segmented.scores, strict=True)
-            for of_protocol, overlap, score in answers:
-                of_protocol[index] = SliceResult(
-                    slice=index,
-                    jaccard=overlap.jaccard,
-                    dice=overlap.dice,
-                    score=score,
-                    lung_pixels=overlap.true,
-                    predicted_pixels=overlap.predicted,
-                )
-            for number, volume in enumerate(predicted.values()):
-                volume[:, :, index] = segmented.masks[number]
+        segmented_slices = self._segment(pair, prompted)
+        for segmented in tqdm(segmented_slices, name, len(prompted), unit="slice"):
+            for number, recorder in enumerate(recorders.values()):
+                recorder.add(segmented, number, prompted[segmented.asked.index])
         seconds = time.perf_counter() - clock
         took = {
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(seconds, 3),
-            "seconds_per_lung_slice": round(seconds / len(lung_slices), 3),
+            "seconds_per_slice": round(seconds / len(prompted), 3),
         }
-        for protocol, of_protocol in results.items():
+        for protocol, recorder in recorders.items():
             rules = {"protocol": asdict(self.options.protocols[protocol])}
-            folder = self._results_folder(protocol, pair.image.path)
-            if self.options.save_masks:
-                path = folder / "predicted_masks.nii.gz"
-                write_nifti(predicted[protocol], pair.image.geometry, path)
-            write_results(folder, of_protocol, took | rules | run)
+            recorder.write(self._results_folder(protocol, pair.image.path), took | rules | run)
 
-    def _segment(self, pair: Pair, indices: Iterable[int]) -> Iterator[SegmentedSlice]:
-        """Yield slices of a volume segmented by every protocol, drawn if that is asked for."""
+    def _prompted(self, pair: Pair) -> dict[int, int]:
+        """Return the slices to segment, and of each the slice whose masks prompt it."""
+        if self.options.empty_slices == "skip":
+            return {index: index for index in pair.lung_slices}
+        lung_slices = np.array(pair.lung_slices)
+        # Of two that are as near the first.
+        return {
+            index: int(lung_slices[np.argmin(np.abs(lung_slices - index))])
+            for index in range(pair.image.array.shape[2])
+        }
+
+    def _segment(self, pair: Pair, prompted: dict[int, int]) -> Iterator[SegmentedSlice]:
+        """Yield slices of a volume segmented by every protocol, drawn if that is asked for.
+
+        prompted: as `_prompted` returns it.
+        """
 
         def read(index: int) -> PromptedSlice:
             voxels, masks = (volume.array[:, :, index] for volume in (pair.image, pair.masks))
-            prompts = [make_prompts(masks, rules) for rules in self.options.protocols.values()]
+            shown = pair.masks.array[:, :, prompted[index]]
+            prompts = [make_prompts(shown, rules) for rules in self.options.protocols.values()]
             return PromptedSlice(index, voxels, masks, slice_to_rgb(voxels, pair.window), prompts)
 
-        for segmented in self.pipeline.run(read, indices, self._embeddings(pair)):
+        for segmented in self.pipeline.run(read, prompted, self._embeddings(pair)):
             if self.options.debug:
                 self._draw(pair, segmented)
             yield segmented
@@ -275,7 +283,7 @@ class Study:
             SamSegmenter(one, device, self.options.precision)
             for one, device in zip(copies, self.devices, strict=True)
         ]
-        keep_masks = self.options.debug or self.options.save_masks
+        keep_masks = self.options.debug or self.options.save_masks or self._needs_spacing
         return Pipeline(segmenters, self.options.batch_size, keep_masks)
 
     def _describe(self, pair: Pair) -> dict:

@@ -19,20 +19,19 @@ for name in phantom_001 phantom_002; do
   masks+=("$folder/masks_$name.npy")
 done
 
-"${python[@]}" process_image.py -i "${images[@]}" -m "${masks[@]}" --model compact --debug
+study=(process_image.py -i "${images[@]}" -m "${masks[@]}" --model compact)
+study+=(--output_folder "$folder/results")
+"${python[@]}" "${study[@]}" --prompts paper --debug --save_masks
+# The same slices prompted with less, and with the negative point moved down.
+others=centroid_points,points,no_box,negative_15,negative_30,negative_45,negative_60
+"${python[@]}" "${study[@]}" --prompts "$others"
+# One slice of the first patient, prompted with more and more of what the paper prompts with.
+"${python[@]}" process_image.py -i "${images[0]}" -m "${masks[0]}" --model compact --slice 18 \
+  --prompts centroid_points,points,no_box,paper --debug --output_folder "$folder/results"
 
-# One slice, prompted with more and more of what the paper prompts with.
-prompt() {
-  echo "$1:"
-  "${python[@]}" process_image.py -i "${images[0]}" -m "${masks[0]}" --slice 18 --model compact \
-    --debug --output_folder "$folder/prompts/$1/results" "${@:2}"
-}
-prompt 1_points --points centroid --negative none --no_box
-prompt 2_points_inside --negative none --no_box
-prompt 3_negative --no_box
-prompt 4_box
-
-"${python[@]}" join_results.py --results_folder_path "$folder/results"
-echo "Pictures worth opening:"
-echo "  $folder/results/study.png"
-ls "$folder"/debug/*/slice_18_prediction.png "$folder"/prompts/*/debug/*/*.png | sed 's/^/  /'
+"${python[@]}" join_results.py --results_folder_path "$folder/results/paper"
+IFS=, read -ra names <<<"$others"
+"${python[@]}" make_report.py --results_folder_path "$folder/results/paper" \
+  --compare "${names[@]/#/$folder/results/}"
+echo "Worth opening: that report, and these pictures:"
+ls "$folder"/debug/*/*/slice_18_prediction.png | sed 's/^/  /'

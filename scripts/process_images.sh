@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the study: segments the 20 volumes with one loaded model and joins their results.
+# Runs the study: segments the 20 volumes with one loaded model, joins their results, reports.
 # usage: scripts/process_images.sh [process_image.py options, paths from the project's root]
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/project.sh"
@@ -60,4 +60,7 @@ if $has_results; then
   for folder in "${results_folders[@]}"; do
     "${python[@]}" join_results.py --results_folder_path "$folder"
   done
+  others=("${results_folders[@]:1}")
+  "${python[@]}" make_report.py --results_folder_path "${results_folders[0]}" \
+    ${others:+--compare "${others[@]}"}
 fi

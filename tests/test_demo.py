@@ -19,12 +19,15 @@ def test_phantoms_go_all_the_way(run, tmp_path):
     done = run(
         "process_image.py",
         *("-i", *pairs["image"], "-m", *pairs["masks"], "--model", "compact", "--device", "cpu"),
-        "--debug",
+        *("--debug", "--save_masks"),
     )
     assert done.returncode == 0, done.stderr
-    joined = run("join_results.py", "-r", tmp_path / "results")
-    assert joined.returncode == 0, joined.stderr
-    assert (tmp_path / "results" / "study.png").stat().st_size > 10_000
+    for script in ("join_results.py", "make_report.py"):
+        done = run(script, "-r", tmp_path / "results")
+        assert done.returncode == 0, done.stderr
+    page = (tmp_path / "results" / "report.html").read_text()
+    # Two figures of slices, an animation, and the worst slices: all were drawn.
+    assert page.count("data:image/") == 3 + 2 + 1 + sum(LUNG_SLICES)
 
     volumes = pd.read_csv(tmp_path / "results" / "joint_results.csv")
     assert volumes["image"].tolist() == ["image_phantom_001", "image_phantom_002"]

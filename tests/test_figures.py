@@ -1,11 +1,10 @@
 import cv2
 import numpy as np
-import pandas as pd
 import pytest
 from conftest import chest
 from nibabel import orientations
 
-from sam_lungs.figures import METRIC_COLORS, save_prediction, save_study
+from sam_lungs.figures import save_prediction
 from sam_lungs.geometry import Geometry
 from sam_lungs.prompts import PromptProtocol, make_prompts
 from sam_lungs.segmenter import Prediction
@@ -155,24 +154,3 @@ def test_a_real_looking_slice_is_drawn_without_geometry(tmp_path):
     grey = ((image[:, :, 2] + 1000) / 5).astype(np.uint8)
     picture = draw(tmp_path / "new" / "slice.png", grey, masks[:, :, 2])
     assert picture.shape[0] > 400
-
-
-def test_a_study_is_drawn_in_both_colours_with_gaps_where_there_is_no_lung(tmp_path):
-    slices = pd.DataFrame(
-        {
-            "image": ["image_a"] * 4 + ["image_b"] * 2,
-            "slice": [0, 1, 2, 3, 0, 1],
-            "jaccard": [np.nan, 0.5, 0.8, np.nan, 0.7, 0.9],
-            "dice": [np.nan, 0.6, 0.9, np.nan, 0.8, 0.95],
-        }
-    )
-    save_study(tmp_path / "study.png", slices)
-    picture = cv2.cvtColor(cv2.imread(str(tmp_path / "study.png")), cv2.COLOR_BGR2RGB)
-    for color in METRIC_COLORS.values():
-        centre_of(picture, [int(color[i : i + 2], 16) for i in (1, 3, 5)])
-
-
-def test_a_volume_of_one_slice_is_drawn(tmp_path):
-    slices = pd.DataFrame({"image": ["a"], "slice": [0], "jaccard": [0.5], "dice": [0.6]})
-    save_study(tmp_path / "study.png", slices)
-    assert (tmp_path / "study.png").stat().st_size > 5_000

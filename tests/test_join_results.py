@@ -10,7 +10,6 @@ FILES = [
     "joint_raw_data.csv",
     "joint_results.csv",
     "results.csv",
-    "study.png",
 ]
 
 
@@ -26,7 +25,7 @@ def test_the_tables_are_written_and_the_summary_is_printed(run, results):
     assert done.returncode == 0
     assert done.stderr == ""
     header, of_jaccard, *_ = (line.split() for line in done.stdout.splitlines())
-    assert header == ["metric", "min", "max", "avg", "std"]
+    assert header == ["metric", "min", "max", "avg", "std", "slices"]
     assert of_jaccard[:4] == ["jaccard", "0.5", "0.75", "0.625"]
     assert "intervals over patients" in done.stdout
     assert sorted(path.name for path in results.iterdir() if path.is_file()) == FILES

@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -6,7 +7,7 @@ import pytest
 
 from sam_lungs.errors import InputError
 from sam_lungs.joining import Study, join_results, write_study
-from sam_lungs.results import SliceResult, write_results
+from sam_lungs.results import EmptySlice, SliceResult, write_results
 
 SLICES = [
     SliceResult(0, None, None, None, 0, None),
@@ -81,6 +82,36 @@ def test_the_last_of_several_published_runs_counts(tmp_path):
     assert join_results(tmp_path).summary["avg"].tolist() == [0.75, 0.75]
 
 
+def test_slices_without_lung_are_counted_apart(tmp_path):
+    found = [EmptySlice(0, 2, 0, 0.0), EmptySlice(1, 2, 10, 5.0)]
+    write_results(tmp_path / "image_a", SLICES, {}, empty_slices=found)
+    write_results(tmp_path / "image_b", SLICES, {})
+    study = join(tmp_path, tmp_path)
+    assert rows(tmp_path / "joint_empty_slices.csv") == [
+        [
+            "image",
+            "slices_without_lung",
+            "with_false_positives",
+            "pixels_avg",
+            "mm2_avg",
+            "mm2_max",
+        ],
+        ["image_a", "2", "1", "5.0", "2.5", "5.0"],
+    ]
+    assert study.volumes["dice_avg"][0] == study.volumes["dice_avg"][1]
+    write_results(tmp_path / "image_a", SLICES, {})
+    join(tmp_path, tmp_path)
+    assert not (tmp_path / "joint_empty_slices.csv").exists()
+
+
+def test_a_metric_that_some_volumes_have_is_of_those(tmp_path):
+    with_surface = [replace(one, nsd=0.5) for one in SLICES[1:]]
+    write_results(tmp_path / "image_a", with_surface, {}, metrics=("nsd",))
+    write_results(tmp_path / "image_b", SLICES, {})
+    of_nsd = join(tmp_path, tmp_path).intervals.query("metric == 'nsd'").iloc[0]
+    assert of_nsd[["volumes", "slices", "slice_avg"]].tolist() == [1, 2, 0.5]
+
+
 def test_our_own_table_counts_before_a_published_one(tmp_path):
     folder = tmp_path / "image"
     write_results(folder, SLICES, {})
@@ -88,18 +119,25 @@ def test_our_own_table_counts_before_a_published_one(tmp_path):
     assert join_results(tmp_path).summary["avg"][0] == 0.375
 
 
-def test_a_folder_without_results_is_named_and_left_out(tmp_path, capsys):
-    write_results(tmp_path / "image", SLICES, {})
-    (tmp_path / "empty").mkdir()
-    join(tmp_path, tmp_path)
-    assert str(tmp_path / "empty") in capsys.readouterr().err
+def test_folders_without_results_or_with_half_of_them_are_named_and_left_out(tmp_path, capsys):
+    for name in ("image", "killed"):
+        write_results(tmp_path / name, SLICES, {})
+    (tmp_path / "killed" / "run.json").unlink()
+    for name in ("empty", "figures"):
+        (tmp_path / name).mkdir()
+    left_out = join(tmp_path, tmp_path).left_out
+    assert capsys.readouterr().err == "".join(f"warning: {problem}\n" for problem in left_out)
+    assert [problem.split(":")[0] for problem in left_out] == [
+        str(tmp_path / "empty"),
+        str(tmp_path / "killed"),
+    ]
     assert len(pd.read_csv(tmp_path / "joint_results.csv")) == 1
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "slice,jaccard,dice\nx,y,z\n", "\0\xff\n"])
 def test_a_table_of_something_else_is_refused(tmp_path, text):
     write_results(tmp_path / "results" / "image_a", SLICES, {})
-    (tmp_path / "results" / "image_b").mkdir()
+    write_results(tmp_path / "results" / "image_b", SLICES, {})
     (tmp_path / "results" / "image_b" / "raw_data.csv").write_text(text)
     with pytest.raises(InputError, match="image_b"):
         join_results(tmp_path / "results")

@@ -1,12 +1,21 @@
 import csv
 import json
+import math
 import statistics
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from sam_lungs.errors import InputError
-from sam_lungs.results import SliceResult, read_raw_data, write_results
+from sam_lungs.results import (
+    EmptySlice,
+    SliceResult,
+    read_empty_slices,
+    read_raw_data,
+    write_results,
+)
 
 SLICES = [
     SliceResult(0, None, None, None, 0, None),
@@ -28,18 +37,54 @@ def test_the_files_of_a_volume_by_hand(tmp_path):
         b"2,0.25,0.4,0.1,30,7\n"
     )
     header, of_jaccard, of_dice = rows(tmp_path / "image" / "results.csv")
-    assert header == ["metric", "min", "max", "avg", "std"]
+    assert header == ["metric", "min", "max", "avg", "std", "slices"]
     assert of_jaccard[0] == "jaccard"
     assert [float(x) for x in of_jaccard[1:4]] == [0.25, 0.5, 0.375]
+    assert of_jaccard[5] == "2"
     assert float(of_jaccard[4]) == pytest.approx(statistics.stdev([0.25, 0.5]))
     assert [float(x) for x in of_dice[1:3]] == [0.4, 2 / 3]
     assert json.loads((tmp_path / "image" / "run.json").read_text()) == {"seconds": 1.5}
     assert len(list((tmp_path / "image").iterdir())) == 3
 
 
+def test_metrics_that_are_asked_for(tmp_path):
+    slices = [
+        SLICES[0],
+        replace(SLICES[1], nsd=0.5, hd95_mm=3.0),
+        SliceResult(2, 0.0, 0.0, 0.1, 30, 0, nsd=0.0, hd95_mm=math.nan),
+    ]
+    write_results(tmp_path, slices, {}, metrics=("hd95_mm", "nsd", "volume_dice"))
+    header, *_, last = rows(tmp_path / "raw_data.csv")
+    assert header[-2:] == ["nsd", "hd95_mm"]
+    assert last[-2:] == ["0.0", ""]
+    table = pd.read_csv(tmp_path / "results.csv", index_col="metric")
+    assert table.index.tolist() == ["jaccard", "dice", "nsd", "hd95_mm", "volume_dice"]
+    assert table["slices"].fillna(-1).tolist() == [2, 2, 2, 1, -1]
+    assert table["avg"].tolist()[2:4] == [0.25, 3.0]
+    # The first slice's masks share 10 pixels of 10 and 20, the second's none of 30 and 0.
+    assert table.loc["volume_dice", "avg"] == pytest.approx(2 * 10 / (10 + 20 + 30 + 0))
+    assert table.loc["volume_dice", ["min", "max", "std"]].isna().all()
+
+
+def test_empty_slices_come_back_and_do_not_outlive_their_run(tmp_path):
+    write_results(tmp_path, SLICES, {}, empty_slices=[EmptySlice(0, 1, 7, 3.5)])
+    table = read_empty_slices(tmp_path)
+    assert table.to_dict("list") == {
+        "slice": [0],
+        "prompted_as": [1],
+        "predicted_pixels": [7],
+        "predicted_mm2": [3.5],
+    }
+    write_results(tmp_path, SLICES, {})
+    assert not (tmp_path / "empty_slices.csv").exists()
+    (tmp_path / "empty_slices.csv").write_text("slice,predicted_pixels\n0,7\n")
+    with pytest.raises(InputError, match="empty_slices"):
+        read_empty_slices(tmp_path)
+
+
 def test_one_slice_has_no_standard_deviation(tmp_path):
     write_results(tmp_path, SLICES[:2], {})
-    assert rows(tmp_path / "results.csv")[1] == ["jaccard", "0.5", "0.5", "0.5", ""]
+    assert rows(tmp_path / "results.csv")[1] == ["jaccard", "0.5", "0.5", "0.5", "", "1"]
 
 
 def test_a_table_comes_back_to_the_last_bit(tmp_path):

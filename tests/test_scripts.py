@@ -134,7 +134,7 @@ def test_run_configurations_name_what_exists(path):
 
 
 def test_there_are_run_configurations():
-    assert len(RUN_CONFIGURATIONS) == 6
+    assert len(RUN_CONFIGURATIONS) == 7
 
 
 # Which Python runs the project
@@ -419,11 +419,11 @@ def test_nifti_to_numpy_says_where_the_dataset_comes_from(tree):
         (["--help"], ""),
     ],
 )
-def test_process_images_runs_the_study_in_one_call_and_joins(tree, options, results):
+def test_process_images_runs_the_study_in_one_call_joins_and_reports(tree, options, results):
     python = tree.recorder("my python")
     succeeded(tree.run("scripts/process_images.sh", *options, PYTHON=str(python)))
 
-    process, *join = [call[2:] for call in tree.calls]
+    process, *after = [call[2:] for call in tree.calls]
     assert process[:2] == ["process_image.py", "--image_file_path"]
     images, masks = process[2:22], process[23:43]
     assert process[22] == "--masks_file_path"
@@ -432,8 +432,12 @@ def test_process_images_runs_the_study_in_one_call_and_joins(tree, options, resu
     assert images[0] == "working_data/image_coronacases_001.npy"
     assert images[19] == "working_data/image_radiopaedia_7_85703_0.npy"
     assert masks == [image.replace("/image_", "/masks_") for image in images]
-    joined = ["join_results.py", "--results_folder_path"]
-    assert join == [[*joined, folder] for folder in results.split(",") if folder]
+    folders = results.split(",") if results else []
+    expected = [["join_results.py", "--results_folder_path", folder] for folder in folders]
+    if folders:
+        compare = ["--compare", *folders[1:]] if folders[1:] else []
+        expected.append(["make_report.py", "--results_folder_path", folders[0], *compare])
+    assert after == expected
 
 
 def test_process_images_does_not_join_after_a_failure(tree):

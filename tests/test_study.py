@@ -15,7 +15,7 @@ from conftest import chest, save_nifti, tiny_sam
 from sam_lungs import checkpoints, provenance
 from sam_lungs.errors import InputError
 from sam_lungs.files import sha256_of
-from sam_lungs.metrics import dice, jaccard
+from sam_lungs.metrics import dice, jaccard, surface_agreement
 from sam_lungs.options import Options
 from sam_lungs.prompts import PROTOCOLS, PromptProtocol, make_prompts
 from sam_lungs.segmenter import SamSegmenter
@@ -278,14 +278,65 @@ def test_masks_are_saved_on_the_grid_of_the_original_file(pair, weights, tmp_pat
             assert dice(masks[:, :, index] > 0, MASKS[:, :, index] > 0) == table["dice"][index]
 
 
+def test_metrics_are_of_the_masks_that_are_saved(pair, weights, tmp_path):
+    options = {"metrics": ("nsd", "hd95_mm", "volume_dice"), "tolerance_mm": 2.0}
+    study(weights, save_masks=True, **options).run(*pair)
+    folder = tmp_path / "results" / "image_a"
+    masks = read_nifti(folder / "predicted_masks.nii.gz").array
+    table = pd.read_csv(folder / "raw_data.csv", index_col="slice")
+    assert table.loc[0, ["nsd", "hd95_mm"]].isna().all()
+    for index in (1, 2):
+        # As `save_nifti` places it, a row is 0.8 mm high and a column 0.7 mm wide.
+        expected = surface_agreement(
+            masks[:, :, index] > 0, MASKS[:, :, index] > 0, (0.8, 0.7), 2.0
+        )
+        assert table.loc[index, ["nsd", "hd95_mm"]].tolist() == pytest.approx(expected)
+    results = pd.read_csv(folder / "results.csv", index_col="metric")
+    assert results.loc["volume_dice", "avg"] == pytest.approx(dice(masks > 0, MASKS > 0))
+
+
+def test_slices_without_lung_are_prompted_as_the_nearest(weights, tmp_path):
+    image, masks = (
+        np.concatenate([one[..., :1], one[..., 1:], one[..., :1]], 2) for one in chest()
+    )
+    pair = [
+        [save_nifti(tmp_path / f"{name}.nii.gz", array)]
+        for name, array in (("image_a", image), ("masks_a", masks))
+    ]
+    study(weights).run(*pair)
+    folder = tmp_path / "results" / "image_a"
+    skipped = pd.read_csv(folder / "raw_data.csv")
+    study(weights, empty_slices="nearest").run(*pair)
+    # Batches are other ones, and so may be the last digits.
+    pd.testing.assert_frame_equal(pd.read_csv(folder / "raw_data.csv"), skipped, atol=1e-5)
+    table = pd.read_csv(folder / "empty_slices.csv")
+    assert table["slice"].tolist() == [0, 3]
+    assert table["prompted_as"].tolist() == [1, 2]
+    segmenter = SamSegmenter(tiny_sam(), torch.device("cpu"))
+    for row in table.itertuples():
+        prompts = make_prompts(masks[:, :, row.prompted_as], PromptProtocol())
+        rgb = slice_to_rgb(image[:, :, row.slice], LUNG_WINDOW)
+        assert segmenter.segment(rgb, prompts).mask.sum() == row.predicted_pixels
+        assert row.predicted_mm2 == pytest.approx(row.predicted_pixels * 0.7 * 0.8)
+
+
+def test_a_later_run_leaves_nothing_of_an_earlier_one(pair, weights, tmp_path):
+    study(weights, save_masks=True, empty_slices="nearest").run(*pair)
+    study(weights).run(*pair)
+    names = sorted(path.name for path in (tmp_path / "results" / "image_a").iterdir())
+    assert names == ["raw_data.csv", "results.csv", "run.json"]
+
+
 def test_masks_of_a_volume_that_nothing_is_known_about_are_refused(
     weights, loaded, tmp_path, capsys
 ):
     for name, array in (("image", IMAGE), ("masks", MASKS)):
         np.save(tmp_path / f"{name}.npy", array)
     paths = [tmp_path / "image.npy"], [tmp_path / "masks.npy"]
-    assert study(weights, save_masks=True).run(*paths) == 1
-    assert "--save_masks" in capsys.readouterr().err
+    for asked in ({"save_masks": True}, {"metrics": ("nsd",)}):
+        assert study(weights, **asked).run(*paths) == 1
+        (option,) = asked
+        assert f"without --{option}" in capsys.readouterr().err
     assert loaded == []
 
 
