@@ -19,8 +19,10 @@ from pathlib import Path
 
 import pytest
 
+from sam_lungs.prompts import PROTOCOLS
+
 ROOT = Path(__file__).resolve().parent.parent
-SHELL_FILES = [*sorted(ROOT.glob("scripts/*.sh")), ROOT / ".ci/run"]
+SHELL_FILES = [*sorted(ROOT.glob("scripts/**/*.sh")), ROOT / ".ci/run"]
 RUN_CONFIGURATIONS = sorted(ROOT.glob(".run/*.run.xml"))
 
 IMAGES = "COVID-19-CT-Seg_20cases"
@@ -444,6 +446,43 @@ def test_process_images_does_not_join_after_a_failure(tree):
     python = tree.recorder("my python", "exit 1")
     assert tree.run("scripts/process_images.sh", PYTHON=str(python)).returncode == 1
     assert len(tree.calls) == 1
+
+
+# scripts/paper/
+
+
+@pytest.mark.parametrize(
+    ("figure", "volume", "index"),
+    [
+        (1, "coronacases_001", "98"),
+        (2, "coronacases_001", "85"),
+        (3, "coronacases_001", "122"),
+        (4, "coronacases_001", "177"),
+        (5, "radiopaedia_10_85902_3", "171"),
+    ],
+)
+def test_figures_draw_the_papers_slices_with_protocols_there_are(tree, figure, volume, index):
+    python = tree.recorder("my python", f"mkdir -p working_data/paper/figure_{figure}/debug")
+    script = f"scripts/paper/figure_{figure}.sh"
+    succeeded(tree.run(script, "--model", "vit_b", PYTHON=str(python)))
+    (call,) = tree.calls
+    after = {
+        option: call[call.index(option) + 1] for option in ("-i", "-m", "--slice", "--prompts")
+    }
+    assert after["-i"] == f"working_data/image_{volume}.npy"
+    assert after["-m"] == f"working_data/masks_{volume}.npy"
+    assert after["--slice"] == index
+    assert set(after["--prompts"].split(",")) <= PROTOCOLS.keys()
+    assert "--debug" in call
+    assert call[-2:] == ["--model", "vit_b"]
+
+
+def test_the_papers_table_is_the_study(tree):
+    python = tree.recorder("my python")
+    succeeded(tree.run("scripts/paper/table_1.sh", "--model", "vit_b", PYTHON=str(python)))
+    process, *_ = tree.calls
+    assert process[2] == "process_image.py"
+    assert process[-2:] == ["--model", "vit_b"]
 
 
 # scripts/download_dataset.sh
