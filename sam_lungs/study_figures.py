@@ -99,7 +99,8 @@ def draw_along_slices(slices: pd.DataFrame) -> Figure:
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(PAGE_WIDTH_INCHES, max(2.5, 1.35 * rows + 0.3)), layout="constrained")
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
-    for axes, image in zip(panels, images, strict=False):
+    # The volumes first: `zip` takes one more of the first than it has use for.
+    for image, axes in zip(images, panels, strict=False):
         volume = slices[slices["image"] == image].sort_values("slice")
         edges = np.append(volume["slice"], volume["slice"].iloc[-1] + 1) - 0.5
         axes.stairs(

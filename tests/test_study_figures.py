@@ -127,6 +127,13 @@ def test_each_volume_has_a_panel_with_gaps_where_there_is_no_lung(slices):
         np.testing.assert_array_equal(edges[:-1] + 0.5, volume["slice"])
 
 
+@pytest.mark.parametrize("volumes", range(1, 11))
+def test_no_panel_is_left_over(volumes):
+    names = [f"image_{number}" for number in range(volumes)]
+    slices = pd.DataFrame({"image": names, "slice": 0, "dice": 0.5})
+    assert sum(axes.axison for axes in draw_along_slices(slices).axes) == volumes
+
+
 def test_a_volume_of_one_slice_is_drawn(tmp_path):
     slices = pd.DataFrame({"image": ["a"], "slice": [0], "jaccard": 0.5, "dice": 0.6, "score": 0.7})
     for figure in (draw_box_plots(slices), draw_along_slices(slices), draw_scores(slices)):
