@@ -18,6 +18,7 @@ from sam_lungs.files import sha256_of
 from sam_lungs.metrics import dice, jaccard, surface_agreement
 from sam_lungs.options import Options
 from sam_lungs.prompts import PROTOCOLS, PromptProtocol, make_prompts
+from sam_lungs.results import read_raw_data
 from sam_lungs.segmenter import SamSegmenter
 from sam_lungs.study import Study
 from sam_lungs.volumes import read_nifti, write_numpy
@@ -62,7 +63,7 @@ def study(weights, **options) -> Study:
 
 def test_a_volume_gives_a_row_per_slice_that_can_be_made_again_by_hand(pair, weights, tmp_path):
     assert study(weights).run(*pair) == 0
-    table = pd.read_csv(tmp_path / "results" / "image_a" / "raw_data.csv")
+    table = read_raw_data(tmp_path / "results" / "image_a" / "raw_data.csv")
     assert table["slice"].tolist() == [0, 1, 2]
     assert table.iloc[0, 1:].isna().tolist() == [True, True, True, False, True]
     segmenter = SamSegmenter(tiny_sam(), torch.device("cpu"))
@@ -271,7 +272,7 @@ def test_masks_are_saved_on_the_grid_of_the_original_file(pair, weights, tmp_pat
         assert saved.get_data_dtype() == np.uint8
         assert set(np.unique(saved.dataobj)) == {0, 1}
         masks = read_nifti(folder / "predicted_masks.nii.gz").array
-        table = pd.read_csv(folder / "raw_data.csv")
+        table = read_raw_data(folder / "raw_data.csv")
         areas = table["predicted_pixels"].fillna(0).tolist()
         assert masks.sum(axis=(0, 1), dtype=int).tolist() == areas
         for index in (1, 2):
