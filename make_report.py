@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 r"""Draw a study's figures and write its report, one page that opens anywhere.
 
-python make_report.py --results_folder_path working_data/results \
-    --compare working_data/protocols/no_box working_data/protocols/points
+python make_report.py --results_folder_path working_data/results/paper \
+    --compare working_data/results/no_box working_data/results/points
 """
 
 import argparse
