@@ -324,6 +324,15 @@ def test_a_server_that_falls_silent_is_given_up_on(server, folder, monkeypatch):
     assert "run the same command again to continue" in message
 
 
+@pytest.fixture
+def heeds_ctrl_c():
+    """A shell starts what runs in its background deaf to Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_an_interrupted_download_is_continued_by_the_next_call(server, folder):
     interrupted = threading.Event()
 
