@@ -124,7 +124,7 @@ def _hold_against_published(study: Study, published_folder: Path | None, folder:
     slices = join_results(published_folder).slices if published_folder else None
     table = comparison.compare_with_published(study, slices)
     figures = []
-    if slices is not None and len(pairs := comparison.pair_slices(study.slices, slices)):
+    if slices is not None and len(pairs := comparison.pair_slices(slices, study.slices)):
         figure = study_figures.draw_published(pairs)
         figures = [_save(figure, folder, "published", "Dice of each slice, published and here.")]
     return {

@@ -8,6 +8,7 @@ import pytest
 from conftest import assert_refused
 from matplotlib.figure import Figure
 
+from sam_lungs import study_figures
 from sam_lungs.comparison import published_volumes
 from sam_lungs.errors import InputError
 from sam_lungs.report import write_report
@@ -106,6 +107,22 @@ def test_published_volumes_are_held_against_their_figures(tmp_path):
     ]
     write_results(tmp_path / "image_radiopaedia_36_86526_0", slices, RUN)
     assert "Reproduced as far as compared: 1 of 20" in write_report(tmp_path).read_text("utf-8")
+
+
+def test_published_slices_are_held_against_those_of_the_study(tmp_path, monkeypatch):
+    drawn = []
+    draw = study_figures.draw_published
+    monkeypatch.setattr(
+        study_figures, "draw_published", lambda pairs: drawn.append(pairs) or draw(pairs)
+    )
+    write_volume(tmp_path / "ours" / "image_a", 0.9)
+    (tmp_path / "theirs" / "image_a").mkdir(parents=True)
+    (tmp_path / "theirs" / "image_a" / "raw_data_2023-05-27_09-43-55.csv").write_text(
+        "slice,jaccard,dice\n0,0.25,0.4\n"
+    )
+    write_report(tmp_path / "ours", published_folder=tmp_path / "theirs")
+    (pairs,) = drawn
+    assert pairs[["dice_published", "dice_reproduced"]].to_numpy().tolist() == [[0.4, 0.9]]
 
 
 def test_the_published_folder_against_itself(real_data, tmp_path):
