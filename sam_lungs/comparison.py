@@ -64,7 +64,8 @@ def compare_with_published(
         both = [f"{metric}_published", f"{metric}_reproduced"]
         table[f"{metric}_difference"] = table[both[1]] - table[both[0]]
         columns += [*both, f"{metric}_difference"]
-    table["largest_slice_difference"] = largest
+    # Without volumes in common a table would take over the rows of what is assigned to it.
+    table["largest_slice_difference"] = largest.reindex(table.index)
     columns += ["largest_slice_difference", "lung_slices_published", "lung_slices_reproduced"]
     return table[columns].reset_index()
 
