@@ -8,6 +8,7 @@ the weights are untrained, which takes as long. For the third column `pip instal
 
 import argparse
 import copy
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,8 @@ def main() -> None:
             )
         rows.append(row)
     report(rows, device, args.json)
-    print(f"{len(slices)} slices, batch size of ours {batch_size}; peak {peak_memory_gb():.2f} GB")
+    peak_gb = peak_memory_gb(resource.getrusage(resource.RUSAGE_SELF))
+    print(f"{len(slices)} slices, batch size of ours {batch_size}; peak {peak_gb:.2f} GB")
 
 
 def read_slices(image_path: Path | None, masks_path: Path | None, count: int):

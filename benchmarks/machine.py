@@ -37,11 +37,10 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * size**3 / min(seconds_of(lambda: torch.mm(one, other), device) for _ in range(5))
 
 
-def peak_memory_gb() -> float:
-    """Return the largest resident memory that this process has had."""
+def peak_memory_gb(usage: resource.struct_rusage) -> float:
+    """Return the largest resident memory that a process has had."""
     # Linux counts in KiB, macOS in bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def report(rows: list[dict], device: torch.device, path: Path | None) -> None:

@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 
 from benchmarks import weights
-from benchmarks.machine import median, report
+from benchmarks.machine import median, peak_memory_gb, report
 from sam_lungs.checkpoints import CHECKPOINTS
 from sam_lungs.errors import InputError, run_script
 from sam_lungs.phantom import phantom_volume
@@ -134,8 +134,7 @@ def run(command: list) -> tuple[float, float]:
     seconds = time.perf_counter() - started
     if status:
         raise InputError(f"{command[1]} failed: {said.decode()[-500:]}")
-    # Linux counts in KiB, macOS in bytes.
-    return seconds, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+    return seconds, peak_memory_gb(usage)
 
 
 def read_dice(results_folder: Path) -> np.ndarray:

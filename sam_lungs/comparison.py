@@ -15,7 +15,7 @@ from scipy import stats
 from sam_lungs.errors import InputError
 from sam_lungs.joining import Study, join_results
 from sam_lungs.results import METRICS
-from sam_lungs.statistics import CONFIDENCE, RESAMPLES, SEED, bootstrap, case_of
+from sam_lungs.statistics import bootstrap, case_of
 
 PUBLISHED_VOLUMES = Path(__file__).with_name("published_volumes.csv")
 # How far a volume's mean may be from the published one and still count as reproduced.
@@ -222,10 +222,11 @@ def _compare_cases(pairs: pd.DataFrame, metric: str, counts: dict) -> dict:
     of_cases = of_volumes.groupby(case_of).mean()
     # The sums' rounding would make differences of what are none, and break ties.
     differences = (of_cases[second] - of_cases[first]).round(12).to_numpy()
-    low, high = bootstrap(differences, np.ones_like(differences))
-    effect_low, effect_high = _effect_interval(differences)
+    cases = len(differences)
+    low, high = bootstrap(cases, lambda drawn: differences[drawn].mean(axis=1))
+    effect_low, effect_high = bootstrap(cases, lambda drawn: rank_biserial(differences[drawn]))
     return {
-        "cases": len(of_cases),
+        "cases": cases,
         **counts,
         "first_avg": of_cases[first].mean(),
         "second_avg": of_cases[second].mean(),
@@ -237,16 +238,6 @@ def _compare_cases(pairs: pd.DataFrame, metric: str, counts: dict) -> dict:
         "effect_high": effect_high,
         "p": _wilcoxon(differences),
     }
-
-
-def _effect_interval(differences: np.ndarray) -> tuple[float, float]:
-    cases = len(differences)
-    if cases < 2:
-        return np.nan, np.nan
-    drawn = np.random.default_rng(SEED).integers(cases, size=(RESAMPLES, cases))
-    effects = rank_biserial(differences[drawn])
-    low, high = np.quantile(effects, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
 
 
 def _wilcoxon(differences: np.ndarray) -> float:

@@ -77,15 +77,10 @@ def read_processed(results_folder: Path) -> ProcessedVolume | None:
     return ProcessedVolume(image, masks, predicted, window, protocol, table)
 
 
-def draw_extremes(results_folder: Path) -> Figure | None:
+def draw_extremes(volume: ProcessedVolume) -> Figure:
     """Draw the slices with the worst, the median and the best Dice side by side, as
     `figures.save_prediction` draws them; where two are in the middle, the lower is the median.
-
-    Returns and raises as `read_processed` does.
     """
-    volume = read_processed(results_folder)
-    if volume is None:
-        return None
     ranked = volume.table.dropna(subset=["dice"]).sort_values("dice", kind="stable")
     chosen = {"worst": 0, "median": (len(ranked) - 1) // 2, "best": len(ranked) - 1}
     height, width = _picture_size(volume)
@@ -115,16 +110,12 @@ def draw_extremes(results_folder: Path) -> Figure | None:
     return figure
 
 
-def save_animation(results_folder: Path, path: Path) -> bool:
+def save_animation(volume: ProcessedVolume, path: Path) -> None:
     """Write an animated GIF through a volume's slices, evenly chosen where there are many: SAM's
     mask in translucent blue, the true contours in green.
 
-    Returns whether there was anything to draw: `False` where `read_processed` returns `None`, and
-    raises as it does, and `InputError` when the GIF cannot be written.
+    Raises `InputError` when the GIF cannot be written.
     """
-    volume = read_processed(results_folder)
-    if volume is None:
-        return False
     slices = volume.image.array.shape[2]
     chosen = np.linspace(0, slices - 1, min(slices, GIF_FRAMES)).round().astype(int)
     first, *others = (_frame(volume, index) for index in chosen)
@@ -137,7 +128,6 @@ def save_animation(results_folder: Path, path: Path) -> bool:
             duration=GIF_FRAME_MS,
             loop=0,
         )
-    return True
 
 
 def _read_predicted(path: Path, image: Volume, table: pd.DataFrame) -> np.ndarray:

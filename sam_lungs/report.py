@@ -19,7 +19,7 @@ from sam_lungs import comparison, study_figures
 from sam_lungs.errors import InputError
 from sam_lungs.files import replacing
 from sam_lungs.joining import FIGURES_FOLDER, Study, join_results
-from sam_lungs.overlays import draw_extremes, save_animation
+from sam_lungs.overlays import draw_extremes, read_processed, save_animation
 from sam_lungs.results import write_csv
 
 GALLERY_SLICES = 12
@@ -186,14 +186,14 @@ def _overlays(volumes: pd.DataFrame, results_folder: Path, folder: Path) -> list
     for image in sorted(chosen, key=images.index):
         rank = chosen[image]
         try:
-            figure = draw_extremes(results_folder / image)
-            if figure is None:
+            volume = read_processed(results_folder / image)
+            if volume is None:
                 continue
             caption = f"{image}, the {rank} volume by its mean Dice"
-            pictures.append(_save(figure, folder, f"slices_{rank}", caption))
+            pictures.append(_save(draw_extremes(volume), folder, f"slices_{rank}", caption))
             if image == middle:
                 path = folder / "through_volume.gif"
-                save_animation(results_folder / image, path)
+                save_animation(volume, path)
                 uri = _data_uri("gif", path.read_bytes())
                 pictures.append(Picture(uri, f"Through {image}", f"{FIGURES_FOLDER}/{path.name}"))
         except InputError as error:

@@ -5,6 +5,7 @@ the patients, and never over slices.
 """
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -76,7 +77,10 @@ def _estimate_metric(volumes: pd.DataFrame, metric: str) -> dict:
     volumes = volumes.dropna(subset=[f"{metric}_avg"])
     values, slices = volumes[f"{metric}_avg"], volumes[f"{metric}_slices"]
     by_case = values.groupby(volumes["image"].map(case_of))
-    volume_low, volume_high = bootstrap(by_case.sum().to_numpy(), by_case.size().to_numpy())
+    sums, counts = by_case.sum().to_numpy(), by_case.size().to_numpy()
+    volume_low, volume_high = bootstrap(
+        len(by_case), lambda drawn: sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    )
     case_low, case_high = _t_interval(by_case.mean().to_numpy())
     return {
         "cases": len(by_case),
@@ -92,14 +96,16 @@ def _estimate_metric(volumes: pd.DataFrame, metric: str) -> dict:
     }
 
 
-def bootstrap(sums: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
-    """Return the interval of the mean over volumes, whose sum and count are given by case."""
-    cases = len(sums)
+def bootstrap(cases: int, statistic: Callable[[np.ndarray], np.ndarray]) -> tuple[float, float]:
+    """Return a statistic's interval: percentiles of RESAMPLES draws of as many cases from SEED.
+
+    statistic: takes the numbers of the cases drawn, (RESAMPLES, cases) int, and returns its value
+        for each draw, (RESAMPLES,). The interval of one case is NaN.
+    """
     if cases < 2:
         return np.nan, np.nan
     drawn = np.random.default_rng(SEED).integers(cases, size=(RESAMPLES, cases))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.quantile(statistic(drawn), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)
 
 

@@ -94,7 +94,7 @@ def draw_along_slices(slices: pd.DataFrame) -> Figure:
 
     slices: columns `image`, `slice`, `dice`.
     """
-    images = slices["image"].unique()
+    images, styles = slices["image"].unique(), _subset_styles(slices["image"])
     columns = min(len(images), 4)
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(PAGE_WIDTH_INCHES, max(2.5, 1.35 * rows + 0.3)), layout="constrained")
@@ -110,7 +110,7 @@ def draw_along_slices(slices: pd.DataFrame) -> Figure:
             color="#E5E5E5",
             transform=axes.get_xaxis_transform(),
         )
-        color, _ = _subset_styles(slices["image"])[subset_of(image)]
+        color, _ = styles[subset_of(image)]
         # Markers too: a line alone does not show a slice between two gaps.
         axes.plot(
             volume["slice"], volume["dice"], color=color, linewidth=0.8, marker=".", markersize=2
