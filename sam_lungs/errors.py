@@ -1,7 +1,9 @@
-"""Bad input: a person's mistake or a broken file, told in one line and never as a stack trace."""
+"""What ends a script early: bad input, too little memory, a signal; each told in one line."""
 
 import sys
 from collections.abc import Callable
+
+from sam_lungs.stopping import Stopped, stop_at_once
 
 
 class InputError(Exception):
@@ -13,12 +15,40 @@ def report(error: InputError) -> None:
     print(f"error: {error}", file=sys.stderr)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error says that memory is short; PyTorch has no type for that on a CPU."""
+    said = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError | OSError)
+        and any(
+            words in said
+            for words in (
+                "can't allocate memory",
+                "not enough memory",
+                "can't start new thread",
+                "Cannot allocate memory",
+            )
+        )
+    )
+
+
 def run_script(main: Callable[[], int | None]) -> None:
-    """Run a script's `main` and leave with its exit status, 1 on an `InputError`, 130 on Ctrl-C."""
+    """Run a script's `main` and leave with its exit status.
+
+    That is 1 on an `InputError` and when memory is short, 130 on Ctrl-C, 143 on SIGTERM.
+    """
     try:
+        stop_at_once()
         sys.exit(main())
     except InputError as error:
         report(error)
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except Stopped as stopped:
+        if str(stopped):
+            print(f"stopped: {stopped}", file=sys.stderr)
+        sys.exit(stopped.exit_status)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        report(InputError("too little memory; close other programs, or use a larger machine"))
+        sys.exit(1)

@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from segment_anything.modeling import (
     ImageEncoderViT,
     MaskDecoder,
@@ -19,6 +20,12 @@ from segment_anything.modeling import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# Chosen with `scripts/test.sh --hypothesis-profile=nightly`.
+UNHURRIED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("normal", max_examples=200, **UNHURRIED)
+settings.register_profile("nightly", max_examples=10_000, **UNHURRIED)
+settings.load_profile("normal")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,19 @@
+import os
+import signal
+import time
+
 import pytest
 
 from sam_lungs.errors import InputError, run_script
+from sam_lungs.stopping import SIGNALS
+
+
+@pytest.fixture(autouse=True)
+def _handlers_as_before():
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_exit_status_is_what_main_returns():
@@ -20,14 +33,42 @@ def test_input_error_is_one_line_and_status_1(capsys):
     assert capsys.readouterr().err == "error: file.nii: is broken; make it again\n"
 
 
-def test_ctrl_c_is_status_130_without_a_stack_trace(capsys):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_its_status_without_a_stack_trace(capsys, number, status):
     def main():
-        raise KeyboardInterrupt
+        # As where the tests are started in a shell's background, which ignores Ctrl-C.
+        if signal.getsignal(number) == signal.SIG_IGN:
+            pytest.skip("this signal is ignored here")
+        os.kill(os.getpid(), number)
+        time.sleep(10)
 
     with pytest.raises(SystemExit) as left:
         run_script(main)
-    assert left.value.code == 130
+    assert left.value.code == status
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:1] . DefaultCPUAllocator: can't allocate"
+                     " memory: you tried to allocate 4 bytes."),
+        RuntimeError("can't start new thread"),
+        OSError(12, "Cannot allocate memory"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_too_little_memory_is_one_line_and_status_1(capsys, error):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as left:
+        run_script(main)
+    assert left.value.code == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: too little memory")
+    assert said.count("\n") == 1
 
 
 def test_our_own_mistakes_keep_their_stack_trace():
