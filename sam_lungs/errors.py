@@ -5,6 +5,12 @@ from collections.abc import Callable
 
 from sam_lungs.stopping import Stopped, stop_at_once
 
+# How PyTorch's allocator, Python's threads, the system and its loader of libraries say it.
+OUT_OF_MEMORY = (
+    *("can't allocate memory", "not enough memory", "can't start new thread"),
+    *("cannot allocate memory", "failed to map segment"),
+)
+
 
 class InputError(Exception):
     """What is wrong with which input and what to do about it, in one line."""
@@ -17,18 +23,9 @@ def report(error: InputError) -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error says that memory is short; PyTorch has no type for that on a CPU."""
-    said = str(error)
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError | OSError)
-        and any(
-            words in said
-            for words in (
-                "can't allocate memory",
-                "not enough memory",
-                "can't start new thread",
-                "Cannot allocate memory",
-            )
-        )
+        isinstance(error, RuntimeError | OSError | ImportError)
+        and any(words in str(error).lower() for words in OUT_OF_MEMORY)
     )
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from sam_lungs.errors import InputError
 
+SIGNATURE_BYTES = 32
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -30,7 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
             yield temporary
             os.fsync(descriptor)
             os.replace(temporary, path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()
@@ -65,7 +67,33 @@ def open_locked(path: Path, wait: bool) -> int:
         os.close(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask for it out of a folder, made if missing.
+
+    Raises `InputError` when another one is in it, and when the folder cannot be written.
+    """
+    path = folder / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = open_locked(path, wait=False)
+    except BlockingIOError:
+        raise InputError(
+            f"{folder}: another process is at work there; let it finish, or choose another folder"
+        ) from None
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written to ({error.strerror}); choose another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
     """Let the names in a folder survive a power loss, where its file system can."""
     descriptor = os.open(folder, os.O_RDONLY)
     with suppress(OSError):
@@ -103,3 +131,36 @@ def sha256_of(path: Path) -> str:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     return digest.hexdigest()
+
+
+def write_signed(path: Path, data: bytes, label: str = "") -> None:
+    """Write data that `read_signed` returns when asked with the same label.
+
+    Raises `InputError` when it cannot be written; what was at `path` before is then untouched.
+    """
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(data)
+        file.write(_signature(data, label))
+
+
+def read_signed(path: Path, label: str = "") -> bytes | None:
+    """Return what `write_signed` wrote; `None` if there is nothing, or not exactly that.
+
+    Raises `InputError` when it cannot be read.
+    """
+    try:
+        check_regular(path)
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    data = content[:-SIGNATURE_BYTES]
+    return data if content[len(data) :] == _signature(data, label) else None
+
+
+def _signature(data: bytes, label: str) -> bytes:
+    """The SHA-256 of data and of what it is, SIGNATURE_BYTES long."""
+    digest = hashlib.sha256(f"{label}\n".encode())
+    digest.update(data)
+    return digest.digest()

@@ -1,5 +1,6 @@
-"""Where a volume's array lies in the patient: affine, axes, spacing, and the JSON they are in."""
+"""Where a volume's array lies in the patient, and the JSON that tells how it was converted."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,10 @@ import numpy as np
 from nibabel import orientations
 
 from sam_lungs.errors import InputError
-from sam_lungs.files import replacing
+from sam_lungs.files import check_regular, replacing
 
-NOT_A_GEOMETRY = "not the geometry of a volume; convert the volume again, or delete this file"
+NOT_A_RECORD = "not the record of a conversion; convert the volume again, or delete this file"
+MAX_RECORD_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,47 +57,84 @@ class Geometry:
         return "".join(nib.aff2axcodes(self.array_affine))
 
 
+@dataclass(frozen=True, eq=False)
+class Conversion:
+    """How an array was made from a NIfTI file.
+
+    source: name of the file; orientation: `paper` or `radiological`, as the conversion was asked
+    for; geometry: `None` without a usable affine. The SHA-256 are of the bytes of the NIfTI file
+    and of the `.npy` or `.npz` file, in lower-case hexadecimal.
+    """
+
+    source: str
+    source_sha256: str | None
+    orientation: str | None
+    array_sha256: str
+    geometry: Geometry | None
+
+
 def is_affine(affine: np.ndarray) -> bool:
-    """Tell whether a (4, 4) matrix maps voxels one to one into space."""
-    return bool(np.isfinite(affine).all()) and np.linalg.matrix_rank(affine[:3, :3]) == 3
+    """Tell whether a (4, 4) matrix maps voxels one to one into space, in float32 too."""
+    with np.errstate(over="ignore"):
+        written = affine.astype(np.float32).astype(np.float64)
+    sizes = nib.affines.voxel_sizes(written)
+    if not np.isfinite(written).all() or not sizes.all():
+        return False
+    return np.linalg.matrix_rank(written[:3, :3] / sizes) == 3
 
 
-def write_geometry(geometry: Geometry, path: Path) -> None:
-    """Write a geometry as JSON, with the spacing and orientation that follow from it.
+def write_conversion(conversion: Conversion, path: Path) -> None:
+    """Write a conversion as JSON, with the spacing and orientation that follow from its geometry.
 
     Raises `InputError` when the file cannot be written.
     """
     record = {
-        "source": geometry.source,
-        "orientation": geometry.orientation,
-        "spacing_mm": geometry.spacing_mm,
-        "affine": geometry.affine.tolist(),
-        "file_shape": geometry.file_shape,
-        "file_to_array": geometry.file_to_array.tolist(),
+        "source": conversion.source,
+        "source_sha256": conversion.source_sha256,
+        "array_sha256": conversion.array_sha256,
+        "orientation_option": conversion.orientation,
     }
+    if geometry := conversion.geometry:
+        record |= {
+            "orientation": geometry.orientation,
+            "spacing_mm": geometry.spacing_mm,
+            "affine": geometry.affine.tolist(),
+            "file_shape": geometry.file_shape,
+            "file_to_array": geometry.file_to_array.tolist(),
+        }
+    record["record_sha256"] = _sha256_of_record(record)
     lines = ",\n".join(f'  "{key}": {json.dumps(value)}' for key, value in record.items())
     with replacing(path) as temporary:
         temporary.write_text(f"{{\n{lines}\n}}\n")
 
 
-def read_geometry(path: Path) -> Geometry:
-    """Read what `write_geometry` wrote; raises `InputError` when it is anything else."""
+def read_conversion(path: Path) -> Conversion:
+    """Read what `write_conversion` wrote; raises `InputError` when it is anything else."""
     try:
-        record = json.loads(path.read_text())
-        geometry = Geometry(
-            np.array(record["affine"], dtype=np.float64).reshape(4, 4),
-            tuple(int(size) for size in record["file_shape"]),
-            np.array(record["file_to_array"], dtype=int).reshape(3, 2),
-            str(record["source"]),
+        check_regular(path)
+        with open(path, "rb") as file:
+            record = json.loads(file.read(MAX_RECORD_BYTES))
+        # A digit that is damaged would be another affine.
+        if record.pop("record_sha256") != _sha256_of_record(record):
+            raise ValueError("damaged")
+        geometry = None
+        if "affine" in record:
+            geometry = Geometry(
+                np.array(record["affine"], dtype=np.float64),
+                tuple(record["file_shape"]),
+                np.array(record["file_to_array"], dtype=int),
+                record["source"],
+            )
+        return Conversion(
+            record["source"],
+            record["source_sha256"],
+            record["orientation_option"],
+            record["array_sha256"],
+            geometry,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: {NOT_A_GEOMETRY}") from error
-    axes, flips = geometry.file_to_array.T
-    if not (
-        is_affine(geometry.affine)
-        and len(geometry.file_shape) == 3
-        and sorted(axes) == [0, 1, 2]
-        and set(flips) <= {-1, 1}
-    ):
-        raise InputError(f"{path}: {NOT_A_GEOMETRY}")
-    return geometry
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path}: {NOT_A_RECORD}") from error
+
+
+def _sha256_of_record(record: dict) -> str:
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()

@@ -1,6 +1,5 @@
 """Pictures of a processed volume, made from the files it was read from and written to; no model."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +12,9 @@ from PIL import Image
 
 from sam_lungs.errors import InputError
 from sam_lungs.figures import PREDICTED_RGBA, draw_prediction, pixel_aspect, upright
-from sam_lungs.files import replacing, sha256_of
+from sam_lungs.files import replacing
 from sam_lungs.prompts import PromptProtocol, make_prompts
-from sam_lungs.results import read_raw_data
+from sam_lungs.results import MASKS_NAME, RAW_DATA_NAME, RUN_NAME, read_raw_data, read_run
 from sam_lungs.volumes import Volume, read_nifti, read_pair
 from sam_lungs.windowing import Window, slice_to_rgb
 
@@ -53,27 +52,30 @@ def read_processed(results_folder: Path) -> ProcessedVolume | None:
 
     Raises `InputError` when a file is missing, broken, or not the one that the results are of.
     """
-    run_path = results_folder / "run.json"
-    if not run_path.exists():
+    run_path = results_folder / RUN_NAME
+    run = read_run(results_folder)
+    if run is None:
         return None
     try:
-        run = json.loads(run_path.read_text())
         if not run["options"]["save_masks"]:
             return None
-        sources = {Path(run[role]["file"]): run[role]["sha256"] for role in ("image", "masks")}
+        paths = [Path(run[role]["file"]) for role in ("image", "masks")]
+        hashes = [run[role]["sha256"] for role in ("image", "masks")]
         protocol = PromptProtocol(**run["protocol"])
         window = None
         if run["window_hu"] is not None:
             low_hu, high_hu = run["window_hu"]
             window = Window((low_hu + high_hu) / 2, high_hu - low_hu)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{run_path}: not the record of a run; process its image again") from error
-    for path, sha256 in sources.items():
-        if sha256_of(path) != sha256:
-            raise InputError(f"{path}: has changed since {run_path}; process the image again")
-    image, masks, _ = read_pair(*sources)
-    table = read_raw_data(results_folder / "raw_data.csv")
-    predicted = _read_predicted(results_folder / "predicted_masks.nii.gz", image, table)
+    image, masks, _ = read_pair(*paths)
+    for volume, sha256 in zip((image, masks), hashes, strict=True):
+        if volume.sha256 != sha256:
+            raise InputError(
+                f"{volume.path}: has changed since {run_path}; process the image again"
+            )
+    table = read_raw_data(results_folder / RAW_DATA_NAME)
+    predicted = _read_predicted(results_folder / MASKS_NAME, image, table)
     return ProcessedVolume(image, masks, predicted, window, protocol, table)
 
 

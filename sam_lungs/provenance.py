@@ -1,12 +1,16 @@
 """How a run was made: the facts that `run.json` needs so that the run can be repeated."""
 
+import hashlib
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = (
     "torch",
@@ -31,6 +35,31 @@ def code_commit() -> str | None:
         return None
 
 
+def code_sha256(modules: Sequence[str]) -> str:
+    """Return the SHA-256 of the source of modules of this package, in the order given.
+
+    Unlike the commit it stays the same when only a text or a figure changes.
+    """
+    digest = hashlib.sha256()
+    for module in modules:
+        digest.update(Path(__file__).with_name(f"{module}.py").read_bytes())
+    return digest.hexdigest()
+
+
+def difference(there: Mapping[str, object], now: Mapping[str, object]) -> str:
+    """Tell what differs between how something was made and how it is asked for, by name."""
+
+    def short(value: object) -> str:
+        # As much of a hash as tells it from another.
+        return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)
+
+    return "; ".join(
+        f"{name} {short(there.get(name))} there, {short(now.get(name))} now"
+        for name in dict.fromkeys((*there, *now))
+        if there.get(name) != now.get(name)
+    )
+
+
 def versions() -> dict[str, str]:
     """Return the versions of Python, the system, and the packages that make the numbers."""
     system = {"python": platform.python_version(), "system": platform.platform()}
@@ -47,6 +76,9 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def device_name(device: torch.device) -> str:
+def device_name(device: "torch.device") -> str:
     """Return the name of a GPU's product, or the kind of any other device."""
+    # Imported here because torch takes seconds, which the other facts need not wait for.
+    import torch
+
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -9,7 +9,7 @@ import pandas as pd
 import yaml
 
 from sam_lungs.errors import InputError
-from sam_lungs.files import replacing
+from sam_lungs.files import replacing, sha256_of
 from sam_lungs.prompts import Prompts
 
 # Every table of slices has the first two, as the authors'; the others are asked for.
@@ -31,6 +31,14 @@ EMPTY_COLUMNS = {
     "predicted_pixels": "int64",
     "predicted_mm2": "float64",
 }
+# A volume's files; the last is written last, and vouches for the others by their SHA-256.
+RAW_DATA_NAME = "raw_data.csv"
+SUMMARY_NAME = "results.csv"
+EMPTY_SLICES_NAME = "empty_slices.csv"
+MASKS_NAME = "predicted_masks.nii.gz"
+RUN_NAME = "run.json"
+# What a run has done so far, until it is finished.
+JOURNAL_NAME = "unfinished.journal"
 STATISTICS = ("min", "max", "avg", "std", "slices")
 
 
@@ -76,6 +84,8 @@ def write_results(
 ) -> None:
     """Write a volume's `raw_data.csv`, `results.csv` and, last, `run.json`.
 
+    run: what to write there, to which the SHA-256 of the other files is added; one of them may be
+        `predicted_masks.nii.gz`, which is in the folder before.
     metrics: which of `SURFACE_METRICS` get columns, and whether `volume_dice` gets a row.
     empty_slices: written as `empty_slices.csv` unless `None`.
 
@@ -92,16 +102,47 @@ def write_results(
         row = {"metric": "volume_dice", "avg": volume_dice(table)}
         summary = pd.concat([summary, pd.DataFrame([row])], ignore_index=True)
     # Without it, what lies here counts as half-written.
-    (folder / "run.json").unlink(missing_ok=True)
-    write_csv(table, folder / "raw_data.csv")
-    write_csv(summary.astype({"slices": "Int64"}), folder / "results.csv")
+    (folder / RUN_NAME).unlink(missing_ok=True)
+    write_csv(table, folder / RAW_DATA_NAME)
+    write_csv(summary.astype({"slices": "Int64"}), folder / SUMMARY_NAME)
     # What an earlier run left here would be taken for this one's.
-    (folder / "empty_slices.csv").unlink(missing_ok=True)
+    (folder / EMPTY_SLICES_NAME).unlink(missing_ok=True)
     if empty_slices is not None:
         table = pd.DataFrame(empty_slices, columns=list(EMPTY_COLUMNS))
-        write_csv(table.astype(EMPTY_COLUMNS), folder / "empty_slices.csv")
-    with replacing(folder / "run.json") as temporary:
-        temporary.write_text(json.dumps(run, indent=2) + "\n")
+        write_csv(table.astype(EMPTY_COLUMNS), folder / EMPTY_SLICES_NAME)
+    names = (RAW_DATA_NAME, SUMMARY_NAME, EMPTY_SLICES_NAME, MASKS_NAME)
+    files = {name: sha256_of(folder / name) for name in names if (folder / name).exists()}
+    with replacing(folder / RUN_NAME) as temporary:
+        temporary.write_text(json.dumps(run | {"files": files}, indent=2) + "\n")
+
+
+def read_run(folder: Path) -> dict | None:
+    """Read the `run.json` of a volume's results folder; `None` without one.
+
+    Raises `InputError` when it is not the record of a run.
+    """
+    path = folder / RUN_NAME
+    try:
+        run = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not the record of a run; process its image again") from error
+    if not isinstance(run, dict):
+        raise InputError(f"{path}: not the record of a run; process its image again")
+    return run
+
+
+def changed_file(folder: Path, run: dict) -> Path | None:
+    """Return a file of a volume's results that its `run.json` does not vouch for, if there is one.
+
+    run: as `read_run` returns it.
+    """
+    paths = {folder / name: sha256 for name, sha256 in run.get("files", {}).items()}
+    for path, sha256 in paths.items():
+        if not path.exists() or sha256_of(path) != sha256:
+            return path
+    return None
 
 
 def write_prompts(path: Path, of_slice: dict, prompts: Prompts) -> None:

@@ -1,5 +1,6 @@
-"""SIGINT (Ctrl-C) and SIGTERM: stop at the next good moment, at once when asked again."""
+"""SIGINT (Ctrl-C) and SIGTERM: stop at a good moment; a second one ends the process at once."""
 
+import os
 import signal
 from types import FrameType
 
@@ -31,13 +32,20 @@ def stop_at_once() -> None:
 
 
 def _raise_stopped(number: int, _frame: FrameType | None) -> None:
+    _end_at_the_next()
     raise Stopped(number)
+
+
+def _end_at_the_next() -> None:
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class Stop:
     """Inside this context the first signal only asks to stop; work asks back, and ends well.
 
-    Truth is whether to stop. A second signal raises `Stopped` at once.
+    Truth is whether to stop.
     """
 
     def __init__(self) -> None:
@@ -54,10 +62,12 @@ class Stop:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        if not self:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
 
     def _ask(self, number: int, _frame: FrameType | None) -> None:
-        if self:
-            raise Stopped(number)
+        _end_at_the_next()
         self.number = number
+        # Not print, in whose middle this may be.
+        os.write(2, b"\nstopping after what is in hand; once more ends it at once\n")

@@ -56,6 +56,7 @@ def test_a_signal_is_its_status_without_a_stack_trace(capsys, number, status):
                      " memory: you tried to allocate 4 bytes."),
         RuntimeError("can't start new thread"),
         OSError(12, "Cannot allocate memory"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
     ],
     ids=repr,
 )  # fmt: skip

@@ -1,8 +1,13 @@
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from conftest import assert_refused, chest, save_nifti
+from conftest import ROOT, assert_refused, chest, save_nifti
+
+from sam_lungs.volumes import is_converted, read_nifti, read_volume, write_numpy
 
 SCRIPT = "nifti_to_numpy.py"
 IMAGE, _ = chest()
@@ -67,3 +72,99 @@ def test_an_affine_that_turns_nothing_is_refused_for_radiological_only(run, tmp_
     assert_refused(run(SCRIPT, "-i", nifti, "-o", output, "--orientation", "radiological"), "paper")
     assert not output.exists()
     assert run(SCRIPT, "-i", nifti, "-o", output).returncode == 0
+
+
+def times(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+@pytest.mark.parametrize("orientation", ["paper", "radiological"])
+def test_what_is_converted_already_stays_as_it_is(run, nifti, tmp_path, suffix, orientation):
+    output = tmp_path / "new" / f"image{suffix}"
+    arguments = (SCRIPT, "-i", nifti, "-o", output, "--orientation", orientation)
+    run(*arguments)
+    before = times(output.parent)
+    os.utime(nifti)
+    for option in ((), ("-n",)):
+        done = run(*arguments, *option)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"already converted: {output}\n"
+    assert times(output.parent) == before
+
+
+def damage_array(nifti, output):
+    content = bytearray(output.read_bytes())
+    content[-1] ^= 1
+    output.write_bytes(content)
+
+
+def damage_json(nifti, output):
+    record = output.with_name(f"{output.name}.json")
+    record.write_text(record.read_text().replace("paper", "papers"))
+
+
+def cut_array(nifti, output):
+    os.truncate(output, 200)
+
+
+def lose_array(nifti, output):
+    output.unlink()
+
+
+def lose_json(nifti, output):
+    output.with_name(f"{output.name}.json").unlink()
+
+
+def change_source(nifti, output):
+    save_nifti(nifti, IMAGE + 1)
+    os.utime(nifti, (1, 1))
+
+
+def turn(nifti, output):
+    write_numpy(read_nifti(nifti, "radiological"), output)
+
+
+@pytest.mark.parametrize(
+    "change", [damage_array, damage_json, cut_array, lose_array, lose_json, change_source, turn]
+)
+def test_anything_else_is_converted_anew(run, nifti, tmp_path, change):
+    output = tmp_path / "image.npy"
+    write_numpy(read_nifti(nifti), output)
+    change(nifti, output)
+    done = run(SCRIPT, "-i", nifti, "-o", output, "-n")
+    assert done.stdout.startswith("would write")
+    assert run(SCRIPT, "-i", nifti, "-o", output).stdout.startswith("wrote")
+    volume = read_volume(output)
+    np.testing.assert_array_equal(volume.array, read_nifti(nifti).array)
+    assert json.loads((tmp_path / "image.npy.json").read_text())["orientation_option"] == "paper"
+    assert is_converted(nifti, output, "paper")
+
+
+def test_several_volumes_are_paired_in_order_and_a_broken_one_is_reported(run, nifti, tmp_path):
+    broken, other = tmp_path / "broken.nii", save_nifti(tmp_path / "other.nii", IMAGE + 1)
+    broken.touch()
+    outputs = [tmp_path / name for name in ("c.npy", "b.npy", "a.npz")]
+    arguments = (SCRIPT, "-i", nifti, broken, other, "-o", *outputs)
+    for option in ("--dry_run", "--orientation=paper"):
+        done = run(*arguments, option)
+        assert_refused(done, str(broken))
+        said = [line.partition(":")[0].split()[-1] for line in done.stdout.splitlines()]
+        assert said == [str(outputs[0]), str(outputs[2])]
+        assert outputs[0].exists() == outputs[2].exists() == (option != "--dry_run")
+    np.testing.assert_array_equal(read_volume(outputs[0]).array, IMAGE)
+    np.testing.assert_array_equal(read_volume(outputs[2]).array, IMAGE + 1)
+    assert not outputs[1].exists()
+
+
+def test_volumes_and_arrays_that_do_not_pair_up_are_refused(run, nifti, tmp_path):
+    output = tmp_path / "image.npy"
+    assert_refused(run(SCRIPT, "-i", nifti, nifti, "-o", output), "2 volumes but 1")
+    assert_refused(run(SCRIPT, "-i", nifti, nifti, "-o", output, output), "two volumes")
+    assert_refused(run(SCRIPT, "-i", nifti, "-o", tmp_path / "...npy"), "rename")
+    assert list(tmp_path.iterdir()) == [nifti]
+
+
+def test_the_script_does_without_torch():
+    code = "import sys, nifti_to_numpy; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

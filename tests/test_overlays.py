@@ -173,7 +173,7 @@ def test_an_input_that_is_gone_or_has_changed_is_refused(pair, process, tmp_path
     with pytest.raises(InputError, match=f"{name}: has changed since .*run.json"):
         read_processed(folder)
     path.unlink()
-    with pytest.raises(InputError, match=f"{name}: cannot be read"):
+    with pytest.raises(InputError, match=f"{name}: no such file"):
         read_processed(folder)
 
 

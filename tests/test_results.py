@@ -1,5 +1,4 @@
 import csv
-import json
 import math
 import statistics
 from dataclasses import replace
@@ -9,11 +8,13 @@ import pandas as pd
 import pytest
 
 from sam_lungs.errors import InputError
+from sam_lungs.files import sha256_of
 from sam_lungs.results import (
     EmptySlice,
     SliceResult,
     read_empty_slices,
     read_raw_data,
+    read_run,
     write_results,
 )
 
@@ -43,7 +44,10 @@ def test_the_files_of_a_volume_by_hand(tmp_path):
     assert of_jaccard[5] == "2"
     assert float(of_jaccard[4]) == pytest.approx(statistics.stdev([0.25, 0.5]))
     assert [float(x) for x in of_dice[1:3]] == [0.4, 2 / 3]
-    assert json.loads((tmp_path / "image" / "run.json").read_text()) == {"seconds": 1.5}
+    hashes = {
+        name: sha256_of(tmp_path / "image" / name) for name in ("raw_data.csv", "results.csv")
+    }
+    assert read_run(tmp_path / "image") == {"seconds": 1.5, "files": hashes}
     assert len(list((tmp_path / "image").iterdir())) == 3
 
 
