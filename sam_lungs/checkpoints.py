@@ -4,26 +4,19 @@ Download and verify them with `python -m sam_lungs.checkpoints vit_b vit_l vit_h
 """
 
 import argparse
-import os
-import shutil
-import sys
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
-from tqdm import tqdm
-
-from sam_lungs.errors import InputError, run_script
-from sam_lungs.files import sha256_of
+from sam_lungs.downloads import add_mirror_option, download
+from sam_lungs.errors import InputError, is_out_of_memory, run_script
+from sam_lungs.files import check_regular, sha256_of
+from sam_lungs.untrusted import check_claims
 
 if TYPE_CHECKING:
     from segment_anything.modeling import Sam
 
 CHECKPOINTS_FOLDER = Path(__file__).resolve().parent.parent / "checkpoints"
-TIMEOUT_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -96,12 +89,11 @@ CHECKPOINTS = {
 }
 
 
-def fetch(name: str, folder: Path = CHECKPOINTS_FOLDER) -> Path:
+def fetch(name: str, folder: Path = CHECKPOINTS_FOLDER, mirror: str | None = None) -> Path:
     """Return the path of checkpoint `name` in `folder`, downloading it first if it is not there.
 
-    A download is checked by SHA-256 before it takes its final name, and one that was interrupted
-    continues where it stopped. Of a file that is already there only the size is checked: hashing
-    a gigabyte is left to the caller, see `verify`.
+    How, and what `mirror` is, `sam_lungs.downloads.download` says. Of a file that is already there
+    only the size is checked: hashing a gigabyte is left to the caller, see `verify`.
 
     Raises `InputError` when the download fails, stops or brings other bytes than the official
     ones, when the file that is there has another size, or when the folder cannot be written.
@@ -112,8 +104,8 @@ def fetch(name: str, folder: Path = CHECKPOINTS_FOLDER) -> Path:
         if not path.exists():
             if not checkpoint.is_published:
                 raise InputError(f"{path}: no such file; {checkpoint.remedy}")
-            folder.mkdir(parents=True, exist_ok=True)
-            _download(checkpoint, path)
+            download(checkpoint.url, path, checkpoint.sha256, checkpoint.size_bytes, mirror)
+        check_regular(path)
         held_bytes = path.stat().st_size
     except OSError as error:
         raise InputError(f"{path}: cannot be fetched ({error})") from error
@@ -138,14 +130,18 @@ def verify(name: str, path: Path, sha256: str) -> None:
         )
 
 
-def load_sam(name: str, path: Path) -> "Sam":
+def load_sam(name: str, path: Path, is_verified: bool = False) -> "Sam":
     """Return SAM of the architecture `name` with the weights of the file at `path`.
 
     The model is in float32 on the CPU, in evaluation mode, and without gradients. No code that
-    the file may hold is run.
+    the file may hold is run, and no more memory taken than the file's size and the model's.
+    Bytes that have changed on the way are noticed in PyTorch's archives, but not in the parameters
+    of a file in its format of before version 1.6, which has no checksums.
+
+    is_verified: `verify` has found it to be an official file, and so there is nothing to suspect.
 
     Raises `InputError` when the file cannot be read, is no PyTorch file of plain tensors, or
-    holds anything but exactly this architecture's parameters.
+    holds anything but exactly this architecture's parameters, and when memory is short.
     """
     # Imported here because torch takes seconds, which fetching need not wait for.
     import torch
@@ -154,15 +150,27 @@ def load_sam(name: str, path: Path) -> "Sam":
     from sam_lungs.compact import build_compact
 
     try:
+        check_regular(path)
+        if not is_verified:
+            check_claims(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except InputError:
+        raise
     except Exception as error:  # a broken file raises almost any type
+        if is_out_of_memory(error):
+            raise InputError(
+                f"{path}: too little memory for the weights: close other programs, or use a "
+                "smaller model or a larger machine"
+            ) from error
+        if isinstance(error, OSError) and error.filename:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         raise InputError(
             f"{path}: is not a PyTorch file of plain tensors, or not all of one: download it again"
         ) from error
 
-    held_shapes = _shapes(weights) if isinstance(weights, dict) else {}
+    # Only its items, because an OrderedDict may carry attributes that stand in for its methods.
+    weights = dict(dict.items(weights)) if isinstance(weights, dict) else {}
+    held_shapes = _shapes(weights) if all(isinstance(key, str) for key in weights) else {}
     held_width = held_shapes.get("image_encoder.patch_embed.proj.weight", ())[:1]
     held_names = [c.name for c in CHECKPOINTS.values() if held_width == (c.encoder_width,)]
     if not held_names:
@@ -178,7 +186,7 @@ def load_sam(name: str, path: Path) -> "Sam":
     if misfits:
         raise InputError(
             f"{path}: does not fit {name} (missing, unexpected or of another shape: {len(misfits)} "
-            f"parameters, the first {misfits[0]}): name a checkpoint of the original SAM"
+            f"parameters, the first {misfits[0]!r:.80}): name a checkpoint of the original SAM"
         )
     sam.load_state_dict(weights, assign=True)
     return sam.float().eval().requires_grad_(False)
@@ -190,85 +198,22 @@ def main() -> None:
         prog="python -m sam_lungs.checkpoints",
         description=f"Download SAM checkpoints into {CHECKPOINTS_FOLDER} and verify them.",
     )
+    add_mirror_option(parser)
     published = [checkpoint.name for checkpoint in CHECKPOINTS.values() if checkpoint.is_published]
-    parser.add_argument("names", nargs="*", choices=published, help="which (default: vit_l)")
-    # Not argparse's default, which some versions check as a whole list against the choices.
-    for name in parser.parse_args(sys.argv[1:] or ["vit_l"]).names:
-        path = fetch(name)
+    # The default is no list, because some versions check it as a whole against the choices.
+    parser.add_argument(
+        "names", nargs="*", choices=published, default="vit_l", help="which (default: %(default)s)"
+    )
+    args = parser.parse_args()
+    for name in args.names if isinstance(args.names, list) else [args.names]:
+        path = fetch(name, mirror=args.mirror)
         verify(name, path, sha256_of(path))
         print(f"{name}: {path}")
 
 
-def _download(checkpoint: Checkpoint, path: Path) -> None:
-    """Bring the checkpoint to `path` by way of a `.part` file, which an interruption leaves."""
-    part = path.with_name(path.name + ".part")
-    _complete(checkpoint, part)
-    sha256 = sha256_of(part)
-    if sha256 != checkpoint.sha256:
-        part.unlink()
-        raise InputError(
-            f"{checkpoint.url}: what was downloaded is not the official {checkpoint.name} "
-            f"checkpoint (SHA-256 {sha256}) and has been deleted: "
-            f"{_remedy(checkpoint, path.parent)}"
-        )
-    os.replace(part, path)
-
-
-def _complete(checkpoint: Checkpoint, part: Path) -> None:
-    """Download what `part` lacks of the checkpoint."""
-    url, size = checkpoint.url, checkpoint.size_bytes
-    start = part.stat().st_size if part.exists() else 0
-    if start == size:
-        return
-    if start > size:
-        start = 0
-
-    request = Request(url, headers={"Range": f"bytes={start}-"} if start else {})
-    try:
-        response = urlopen(request, timeout=TIMEOUT_SECONDS)
-    except (OSError, HTTPException) as error:
-        if isinstance(error, HTTPError):
-            error.close()
-            # Nothing follows what `part` holds. The hash will tell whether that is everything.
-            if start and error.code == 416:
-                return
-        raise InputError(
-            f"{url}: cannot be downloaded ({error}): {_remedy(checkpoint, part.parent)}"
-        ) from error
-
-    with response:
-        if response.status != 206:  # the server ignores ranges, and sends the whole file
-            start = 0
-        # A proxy may answer with a page of its own, which must not spoil what `part` holds.
-        if response.length not in (None, size - start):
-            raise InputError(
-                f"{url}: is answered with {response.length:,} bytes instead of {size - start:,}: "
-                f"{_remedy(checkpoint, part.parent)}"
-            )
-        with open(part, "r+b" if start else "wb") as file:
-            # Not appended, so that two processes at once write the same bytes to the same places.
-            file.seek(start)
-            try:
-                with tqdm.wrapattr(
-                    file, "write", total=size, initial=start, desc=checkpoint.file_name
-                ) as counted_file:
-                    shutil.copyfileobj(response, counted_file)
-                if file.tell() < size:
-                    raise ConnectionError("the connection was closed")
-            except (OSError, HTTPException) as error:
-                raise InputError(
-                    f"{part}: the download stopped at {file.tell():,} of {size:,} bytes ({error}): "
-                    "run the same command again to continue"
-                ) from error
-
-
-def _remedy(checkpoint: Checkpoint, folder: Path) -> str:
-    return f"try again later, or put {checkpoint.file_name} into {folder} by hand"
-
-
 def _shapes(weights: dict) -> dict[str, tuple[int, ...]]:
     """Return the shape of each tensor; what is no tensor gets (), which no parameter of SAM has."""
-    return {str(key): tuple(getattr(value, "shape", ())) for key, value in weights.items()}
+    return {key: tuple(getattr(value, "shape", ())) for key, value in weights.items()}
 
 
 if __name__ == "__main__":

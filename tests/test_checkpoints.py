@@ -4,130 +4,34 @@ No test needs the network: downloads come from a server on this machine, with sm
 """
 
 import hashlib
-import http.server
+import io
 import itertools
 import os
 import pickle
-import random
 import re
 import shutil
-import signal
-import socket
 import struct
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable
+import zipfile
+from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from segment_anything import sam_model_registry
+from test_downloads import CONTENT, HALF, Server, answers, error_of, files_in
 
 import sam_lungs
-from sam_lungs import checkpoints
-from sam_lungs.checkpoints import CHECKPOINTS, fetch, load_sam, main, verify
+from sam_lungs.checkpoints import CHECKPOINTS, CHECKPOINTS_FOLDER, fetch, load_sam, main, verify
 from sam_lungs.errors import InputError
 
-CONTENT = random.Random(0).randbytes(300_000)
-HALF = len(CONTENT) // 2
 FILE_NAME = "sam_vit_b_01ec64.pth"
 WIDTH_KEY = "image_encoder.patch_embed.proj.weight"
-
-
-# --- The server ---------------------------------------------------------------------------------
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers as its server's `answer` says, and notes the range that was asked for."""
-
-    def do_GET(self) -> None:
-        self.server.ranges.append(self.headers["Range"])
-        self.server.answer(self)
-
-    def log_message(self, *_args) -> None:
-        pass
-
-    def start(self, status: int, length: int | None) -> None:
-        self.send_response(status)
-        if length is not None:
-            self.send_header("Content-Length", str(length))
-        self.end_headers()
-
-    @property
-    def rest(self) -> bytes:
-        """What is left of the content from the first byte that was asked for."""
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "bytes=0-")
-        return self.server.content[int(asked[1]) :]
-
-
-def honours_range(request: Handler) -> None:
-    if request.headers["Range"] is None:
-        ignores_range(request)
-    elif request.rest:
-        request.start(206, len(request.rest))
-        request.wfile.write(request.rest)
-    else:
-        answers(416)(request)
-
-
-def ignores_range(request: Handler) -> None:
-    request.start(200, len(request.server.content))
-    request.wfile.write(request.server.content)
-
-
-def announces_no_length(request: Handler) -> None:
-    request.start(200, None)
-    request.wfile.write(request.server.content)
-
-
-def answers(status: int) -> Callable[[Handler], None]:
-    return lambda request: request.send_error(status)
-
-
-def closes_half_way(request: Handler) -> None:
-    request.start(200, len(request.server.content))
-    request.wfile.write(request.server.content[:HALF])
-
-
-def resets_half_way(request: Handler) -> None:
-    closes_half_way(request)
-    wait_until(lambda: part_size(request.server) > 0)
-    request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    # Closing the descriptor itself, before the server shuts the connection down in good order.
-    os.close(request.connection.detach())
-
-
-def closes_without_a_byte(_request: Handler) -> None:
-    pass
-
-
-def part_size(server: "Server") -> int:
-    part = server.folder / f"{FILE_NAME}.part"
-    return part.stat().st_size if part.exists() else 0
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert condition()
-
-
-class Server(http.server.ThreadingHTTPServer):
-    def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.folder = folder
-        self.content = CONTENT
-        self.answer = honours_range
-        self.ranges: list[str | None] = []
-
-    def handle_error(self, *_args) -> None:
-        """A client that hangs up is part of the tests."""
 
 
 @pytest.fixture
@@ -136,50 +40,15 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def server(monkeypatch: pytest.MonkeyPatch):
     """A server whose content is what the registry says that vit_b is."""
     monkeypatch.setenv("no_proxy", "*")
-    with Server(folder) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_port}/segment_anything/{FILE_NAME}"
-        publish(monkeypatch, url, CONTENT)
+    sha256 = hashlib.sha256(CONTENT).hexdigest()
+    vit_b = replace(CHECKPOINTS["vit_b"], size_bytes=len(CONTENT), sha256=sha256)
+    monkeypatch.setitem(CHECKPOINTS, "vit_b", vit_b)
+    with Server() as server:
+        server.files = {FILE_NAME: CONTENT}
         yield server
-        server.shutdown()
-        thread.join()
-
-
-def publish(monkeypatch: pytest.MonkeyPatch, url: str, content: bytes) -> None:
-    monkeypatch.setitem(
-        CHECKPOINTS,
-        "vit_b",
-        replace(
-            CHECKPOINTS["vit_b"],
-            url=url,
-            size_bytes=len(content),
-            sha256=hashlib.sha256(content).hexdigest(),
-        ),
-    )
-
-
-def leave_part(folder: Path, content: bytes) -> Path:
-    folder.mkdir(exist_ok=True)
-    part = folder / f"{FILE_NAME}.part"
-    part.write_bytes(content)
-    return part
-
-
-def files_in(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def error_of(call: Callable, *arguments) -> str:
-    """Return the text of the `InputError` that a call raises, which is one line."""
-    with pytest.raises(InputError) as caught:
-        call(*arguments)
-    message = str(caught.value)
-    assert message.splitlines() == [message]
-    return message
 
 
 # --- The registry -------------------------------------------------------------------------------
@@ -205,234 +74,35 @@ def test_the_registry_describes_the_architecture_of_its_name(name):
 # --- Fetching -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("answer", [honours_range, ignores_range, announces_no_length])
-def test_fetch_downloads_once(server, folder, capsys, answer):
-    server.answer = answer
-    path = fetch("vit_b", folder)
+def test_fetch_downloads_once_and_continues(server, folder):
+    folder.mkdir()
+    (folder / f"{FILE_NAME}.part").write_bytes(CONTENT[:HALF])
+    path = fetch("vit_b", folder, server.url)
     assert path == folder / FILE_NAME
+    assert fetch("vit_b", folder, server.url) == path
     assert fetch("vit_b", folder) == path
     assert files_in(folder) == {FILE_NAME: CONTENT}
-    assert server.ranges == [None]
-    streams = capsys.readouterr()
-    assert streams.out == ""
-    assert f"{FILE_NAME}: 100%" in streams.err
-    assert "B/s]" in streams.err
-
-
-@pytest.mark.parametrize("answer", [honours_range, ignores_range])
-def test_any_length_of_what_is_there_gives_the_right_file(
-    server, folder, monkeypatch, tmp_path, answer
-):
-    server.content = CONTENT[:97]
-    server.answer = answer
-    publish(monkeypatch, CHECKPOINTS["vit_b"].url, server.content)
-    for length in range(2 * 97):
-        path = folder / FILE_NAME
-        path.unlink(missing_ok=True)
-        leave_part(folder, CONTENT[:length])
-        server.ranges.clear()
-
-        assert fetch("vit_b", folder) == path
-
-        assert files_in(folder) == {FILE_NAME: server.content}
-        if length == 97:
-            assert server.ranges == []
-        else:
-            assert server.ranges == [f"bytes={length}-" if 0 < length < 97 else None]
-
-
-@pytest.mark.parametrize("length", [1, HALF, len(CONTENT) - 1, len(CONTENT)])
-def test_a_part_with_other_bytes_is_found_out_and_not_kept(server, folder, length):
-    leave_part(folder, bytes(length))
-    message = error_of(fetch, "vit_b", folder)
-    assert "is not the official vit_b checkpoint" in message
-    assert files_in(folder) == {}
-    assert fetch("vit_b", folder).read_bytes() == CONTENT
-
-
-def test_wrong_content_leaves_nothing_behind(server, folder):
-    server.content = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
-    message = error_of(fetch, "vit_b", folder)
-    assert hashlib.sha256(server.content).hexdigest() in message
-    assert f"put {FILE_NAME} into {folder} by hand" in message
-    assert files_in(folder) == {}
-
-
-def test_content_that_ends_early_for_good_is_not_kept(server, folder):
-    # The server has no byte after those of the .part, which it says with status 416.
-    server.content = CONTENT[:HALF]
-    leave_part(folder, server.content)
-    assert "is not the official vit_b checkpoint" in error_of(fetch, "vit_b", folder)
     assert server.ranges == [f"bytes={HALF}-"]
+
+
+def test_wrong_content_is_not_kept(server, folder):
+    server.files[FILE_NAME] = bytes(len(CONTENT))
+    assert "is not what was published" in error_of(fetch, "vit_b", folder, server.url)
     assert files_in(folder) == {}
 
 
-def test_content_without_end_of_its_own_that_is_too_long_is_not_kept(server, folder):
-    server.content = CONTENT + b"\0"
-    server.answer = announces_no_length
-    assert "is not the official vit_b checkpoint" in error_of(fetch, "vit_b", folder)
-    assert files_in(folder) == {}
-
-
-@pytest.mark.parametrize("content", [b"<html>Please log in</html>", CONTENT + b"\0", b""])
-def test_an_answer_of_another_length_does_not_spoil_what_is_there(server, folder, content):
-    leave_part(folder, CONTENT[:HALF])
-    server.content = content
-    server.answer = ignores_range
-    message = error_of(fetch, "vit_b", folder)
-    assert f"answered with {len(content):,} bytes instead of 300,000" in message
-    assert files_in(folder) == {f"{FILE_NAME}.part": CONTENT[:HALF]}
-
-
-@pytest.mark.parametrize("answer", [closes_half_way, resets_half_way])
-def test_a_broken_connection_is_continued_by_the_next_call(server, folder, capsys, answer):
-    server.answer = answer
-    message = error_of(fetch, "vit_b", folder)
-    (held,) = files_in(folder).values()
-    assert 0 < len(held) <= HALF
-    assert held == CONTENT[: len(held)]
-    assert f"stopped at {len(held):,} of 300,000 bytes" in message
-    assert "run the same command again to continue" in message
-    assert str(folder / f"{FILE_NAME}.part") in message
-
-    server.answer = honours_range
-    capsys.readouterr()
-    assert fetch("vit_b", folder).read_bytes() == CONTENT
-    assert f"{FILE_NAME}: 100%" in capsys.readouterr().err
-    assert server.ranges == [None, f"bytes={len(held)}-"]
-    assert files_in(folder) == {FILE_NAME: CONTENT}
-
-
-def test_a_connection_closed_half_way_keeps_every_byte(server, folder):
-    server.answer = closes_half_way
-    error_of(fetch, "vit_b", folder)
-    assert files_in(folder) == {f"{FILE_NAME}.part": CONTENT[:HALF]}
-
-
-def test_a_server_that_falls_silent_is_given_up_on(server, folder, monkeypatch):
-    given_up = threading.Event()
-
-    def falls_silent(request: Handler) -> None:
-        closes_half_way(request)
-        given_up.wait(20)
-
-    server.answer = falls_silent
-    monkeypatch.setattr(checkpoints, "TIMEOUT_SECONDS", 0.3)
-    message = error_of(fetch, "vit_b", folder)
-    given_up.set()
-    assert "timed out" in message
-    assert "run the same command again to continue" in message
-
-
-@pytest.fixture
-def heeds_ctrl_c():
-    """A shell starts what runs in its background deaf to Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("heeds_ctrl_c")
-def test_an_interrupted_download_is_continued_by_the_next_call(server, folder):
-    interrupted = threading.Event()
-
-    def interrupts(request: Handler) -> None:
-        closes_half_way(request)
-        wait_until(lambda: part_size(request.server) > 0)
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        interrupted.wait(20)
-
-    server.answer = interrupts
-    with pytest.raises(KeyboardInterrupt):
-        fetch("vit_b", folder)
-    interrupted.set()
-    (held,) = files_in(folder).values()
-    assert 0 < len(held) <= HALF
-    server.answer = honours_range
-    assert fetch("vit_b", folder).read_bytes() == CONTENT
-    assert server.ranges[1:] == [f"bytes={len(held)}-"]
-
-
-def test_two_fetches_at_once_leave_the_right_file(server, folder):
-    """The second starts while the first is half-way, and the first ends while the second is."""
-    path = folder / FILE_NAME
-    second_is_half_way = threading.Event()
-
-    def takes_turns(request: Handler) -> None:
-        rest = request.rest
-        half = len(rest) // 2
-        request.start(206 if request.headers["Range"] else 200, len(rest))
-        request.wfile.write(rest[:half])
-        if request.headers["Range"]:
-            second_is_half_way.set()
-            wait_until(path.exists)
-        else:
-            second_is_half_way.wait(20)
-        request.wfile.write(rest[half:])
-
-    server.answer = takes_turns
-    fetched = []
-    first = threading.Thread(target=lambda: fetched.append(fetch("vit_b", folder)))
-    first.start()
-    wait_until(lambda: part_size(server) > 0)
-    # The first has taken the .part to its final name before the second is through.
-    assert f"{FILE_NAME}.part" in error_of(fetch, "vit_b", folder)
-    first.join()
-    assert fetched == [path]
-    assert len(server.ranges) == 2
-    assert files_in(folder) == {FILE_NAME: CONTENT}
-
-
-@pytest.mark.parametrize("status", [403, 404, 416, 500, 503])
-def test_an_http_error_names_url_file_and_folder(server, folder, status):
-    server.answer = answers(status)
-    message = error_of(fetch, "vit_b", folder)
-    assert CHECKPOINTS["vit_b"].url in message
+def test_a_failed_download_names_url_file_and_folder(server, folder):
+    server.answer = answers(404)
+    message = error_of(fetch, "vit_b", folder, server.url)
+    assert message.startswith(f"{server.url}/{FILE_NAME}: cannot be downloaded")
     assert f"{FILE_NAME} into {folder} by hand" in message
-    assert str(status) in message
 
 
-def test_an_http_error_keeps_what_is_there(server, folder):
-    leave_part(folder, CONTENT[:HALF])
-    server.answer = answers(503)
-    error_of(fetch, "vit_b", folder)
-    assert files_in(folder) == {f"{FILE_NAME}.part": CONTENT[:HALF]}
-
-
-def test_a_server_that_closes_without_a_byte_is_told(server, folder):
-    server.answer = closes_without_a_byte
-    message = error_of(fetch, "vit_b", folder)
-    assert message.startswith(f"{CHECKPOINTS['vit_b'].url}: cannot be downloaded")
-    assert files_in(folder) == {}
-
-
-def test_a_refused_connection_is_told(folder, monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # bound but not listening, so that it refuses
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}/{FILE_NAME}"
-        publish(monkeypatch, url, CONTENT)
-        message = error_of(fetch, "vit_b", folder)
-    assert message.startswith(f"{url}: cannot be downloaded")
-    assert f"{FILE_NAME} into {folder} by hand" in message
-    assert files_in(folder) == {}
-
-
-def test_a_folder_that_cannot_be_made_is_told(server, folder):
-    folder.write_text("a file in the folder's place")
-    assert str(folder) in error_of(fetch, "vit_b", folder)
-
-
-def test_a_part_that_cannot_be_written_is_told(server, folder):
-    (folder / f"{FILE_NAME}.part").mkdir(parents=True)
-    assert f"{FILE_NAME}.part" in error_of(fetch, "vit_b", folder)
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_is_told(server, folder):
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_is_told(server, folder, make):
     folder.mkdir()
-    (folder / f"{FILE_NAME}.part").symlink_to("/dev/full")
-    assert "No space left on device" in error_of(fetch, "vit_b", folder)
+    make(folder / FILE_NAME)
+    assert "not a regular file" in error_of(fetch, "vit_b", folder, server.url)
 
 
 @pytest.mark.parametrize("size", [0, HALF, len(CONTENT) + 1])
@@ -475,7 +145,7 @@ def run_command(tmp_path: Path):
         return subprocess.run(
             [sys.executable, "-m", "sam_lungs.checkpoints", *arguments],
             cwd=tmp_path,
-            env={**os.environ, "https_proxy": "http://127.0.0.1:9", "no_proxy": ""},
+            env={**os.environ, "https_proxy": "http://127.0.0.1:9", "no_proxy": "127.0.0.1"},
             capture_output=True,
             text=True,
             timeout=60,
@@ -497,6 +167,14 @@ def test_the_command_without_network_fails_in_one_line(run_command, tmp_path, ar
     assert f"put {CHECKPOINTS[first].file_name} into {tmp_path / 'checkpoints'} by hand" in line
 
 
+def test_the_command_takes_the_files_from_a_mirror(server, run_command):
+    ended = run_command("--mirror", server.url, "vit_b")
+    assert ended.returncode == 1
+    (line,) = ended.stderr.splitlines()
+    assert f"{server.url}/{FILE_NAME}: is a file of 300,000 bytes there instead of 375,0" in line
+    assert server.ranges == [None]
+
+
 def test_the_command_refuses_an_unknown_name(run_command, tmp_path):
     ended = run_command("vit_b", "vit_x")
     assert ended.returncode == 2
@@ -507,7 +185,7 @@ def test_the_command_refuses_an_unknown_name(run_command, tmp_path):
 @pytest.fixture
 def command_here(folder: Path, monkeypatch: pytest.MonkeyPatch):
     """Run the command in this process, with the test's folder in place of the repository's."""
-    monkeypatch.setattr(fetch, "__defaults__", (folder,))
+    monkeypatch.setattr(fetch, "__defaults__", (folder, None))
 
     def run(*arguments: str) -> None:
         monkeypatch.setattr(sys, "argv", ["checkpoints", *arguments])
@@ -522,11 +200,12 @@ def test_the_command_prints_a_line_for_each_checkpoint(
     url = CHECKPOINTS["vit_b"].url.replace("vit_b", "vit_l")
     vit_l = replace(CHECKPOINTS["vit_b"], name="vit_l", url=url)
     monkeypatch.setitem(CHECKPOINTS, "vit_l", vit_l)
+    server.files[vit_l.file_name] = CONTENT
 
-    command_here()
+    command_here("--mirror", server.url)
     path_l, path_b = folder / vit_l.file_name, folder / FILE_NAME
     assert capsys.readouterr().out == f"vit_l: {path_l}\n"
-    command_here("vit_b", "vit_l")
+    command_here("vit_b", "vit_l", "--mirror", f"{server.url}/")
     assert capsys.readouterr().out == f"vit_b: {path_b}\nvit_l: {path_l}\n"
     assert len(server.ranges) == 2
     assert files_in(folder) == {path_l.name: CONTENT, path_b.name: CONTENT}
@@ -542,8 +221,7 @@ def test_the_command_verifies_a_file_that_is_there(server, folder, command_here)
 
 def test_fetching_does_not_import_torch():
     code = "import sys, sam_lungs.checkpoints; sys.exit('torch' in sys.modules)"
-    repository = Path(sam_lungs.__file__).parent.parent
-    assert subprocess.run([sys.executable, "-c", code], cwd=repository).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 # --- Loading ------------------------------------------------------------------------------------
@@ -614,6 +292,7 @@ def test_another_architecture_is_named(tmp_path, held, named):
         {WIDTH_KEY: torch.tensor(768.0)},
         {WIDTH_KEY: "not a tensor"},
         {0: torch.zeros(3)},
+        {WIDTH_KEY: torch.zeros(1).expand(768, 3, 16, 16), 7: torch.zeros(1)},
         [torch.zeros(3)],
         torch.zeros(3),
         "text",
@@ -636,7 +315,7 @@ MISSING = object()
         {"mask_decoder.iou_token.weight": torch.zeros(2, 256)},
         {"mask_decoder.iou_token.weight": "not a tensor"},
         {"mask_decoder.hf_token.weight": torch.zeros(1, 256)},
-        {7: torch.zeros(1), "mask_decoder.iou_token.weight": MISSING},
+        {"a\nname" * 1000: torch.zeros(1), "mask_decoder.iou_token.weight": MISSING},
     ],
     ids=["missing", "another shape", "not a tensor", "unexpected", "a name that is none"],
 )
@@ -645,7 +324,7 @@ def test_weights_of_other_parameters_are_refused(tmp_path, vit_b_weights, change
         key: value for key, value in {**vit_b_weights, **changes}.items() if value is not MISSING
     }
     message = error_of(load_sam, "vit_b", saved(tmp_path, weights))
-    assert f"{len(changes)} parameters, the first {min(map(str, changes))})" in message
+    assert f"{len(changes)} parameters, the first {min(changes)!r:.80})" in message
 
 
 class Trap:
@@ -681,18 +360,235 @@ def test_the_trap_works(tmp_path):
     assert (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("archive", [True, False], ids=["archive", "legacy"])
+# --- Files that are broken or were made to harm -------------------------------------------------
+
+
+def small_checkpoint(path: Path, archive: bool) -> bytes:
+    """Write, and return, a checkpoint of 2 KB, or 1 KB, that is whole, but no SAM's."""
+    weights = {"a": torch.ones(3, 2), "b": torch.ones(2)}
+    torch.save(weights, path, _use_new_zipfile_serialization=archive)
+    return path.read_bytes()
+
+
+FORMATS = pytest.mark.parametrize("archive", [True, False], ids=["archive", "legacy"])
+
+
+@FORMATS
 def test_a_truncated_checkpoint_is_told_at_any_length(tmp_path, archive):
     path = tmp_path / "weights.pth"
-    weights = {WIDTH_KEY: torch.zeros(768, 3, 1, 1), "other": torch.zeros(2)}
-    torch.save(weights, path, _use_new_zipfile_serialization=archive)
-    content = path.read_bytes()
-    lengths = {*range(0, len(content), 61), *range(40), *range(len(content) - 40, len(content))}
-    for length in sorted(lengths):
+    content = small_checkpoint(path, archive)
+    for length in range(len(content)):
         path.write_bytes(content[:length])
         assert "is not a PyTorch file" in error_of(load_sam, "vit_b", path), length
     path.write_bytes(content)
-    assert "does not fit vit_b" in error_of(load_sam, "vit_b", path)
+    assert "holds no SAM weights" in error_of(load_sam, "vit_b", path)
+
+
+@FORMATS
+def test_a_byte_that_has_changed_is_told_at_any_place(tmp_path, archive):
+    """What is said of the system, or where an archive has no meaning, may change."""
+    path = tmp_path / "weights.pth"
+    content = small_checkpoint(path, archive)
+    for place in range(len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        error_of(load_sam, "vit_b", path)
+
+
+COMPACT = CHECKPOINTS_FOLDER / CHECKPOINTS["compact"].file_name
+
+
+@given(place=st.integers(0, COMPACT.stat().st_size - 1), bit=st.integers(0, 7))
+def test_flipped_bits_are_refused_or_change_nothing(tmp_path_factory, place, bit):
+    content = bytearray(COMPACT.read_bytes())
+    content[place] ^= 1 << bit
+    path = tmp_path_factory.getbasetemp() / "flipped.pth"
+    path.write_bytes(content)
+    try:
+        flipped = load_sam("compact", path).state_dict()
+    except InputError:
+        return
+    whole = torch.load(COMPACT, weights_only=True)
+    assert all(torch.equal(flipped[key], whole[key]) for key in whole)
+
+
+def test_no_parameter_of_an_archive_changes_unnoticed(tmp_path):
+    """PyTorch itself does not look at the checksums."""
+    path = tmp_path / "flipped.pth"
+    with zipfile.ZipFile(COMPACT) as archive:
+        entries = [entry for entry in archive.infolist() if "/data/" in entry.filename]
+    content = COMPACT.read_bytes()
+    for entry in entries[:: len(entries) // 20]:
+        (name_bytes, extra_bytes) = struct.unpack_from("<HH", content, entry.header_offset + 26)
+        place = entry.header_offset + 30 + name_bytes + extra_bytes + entry.file_size // 2
+        changed = bytearray(content)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        assert "is not a PyTorch file" in error_of(load_sam, "compact", path)
+        torch.load(path, weights_only=True)
+
+
+def text(said: str) -> bytes:
+    return b"X" + struct.pack("<I", len(said)) + said.encode()
+
+
+def tensor(elements: int, *legacy: bytes) -> bytes:
+    """Pickled: a tensor of one element, in storage 0, which is said to have so many."""
+    size = b"J" + struct.pack("<i", elements)
+    parts = (b"(", text("storage"), b"ctorch\nFloatStorage\n", text("0"), text("cpu"), size)
+    storage = b"".join((*parts, *legacy, b"tQ"))
+    hooks = b"ccollections\nOrderedDict\n)R"
+    rest = b"K\x00" + b"K\x01\x85" + b"K\x01\x85" + b"\x89" + hooks
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + rest + b"tR"
+
+
+def pickle_of(value: bytes, name: bytes = text("a")) -> bytes:
+    """Of a dictionary of one value."""
+    return b"\x80\x02}" + name + value + b"s."
+
+
+def archive_of(pickled: bytes, storage: bytes = bytes(4), **options: int) -> bytes:
+    """A checkpoint of one storage."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", **options) as archive:
+        archive.writestr("made/data.pkl", pickled)
+        archive.writestr("made/data/0", storage)
+        archive.writestr("made/version", "3\n")
+    return file.getvalue()
+
+
+def legacy_of(pickled: bytes) -> bytes:
+    """A checkpoint of one storage, of one element, in PyTorch's format before 1.6."""
+    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"int": 4}}
+    before = [pickle.dumps(said, 2) for said in (0x1950A86A20F9469CFC6C, 1001, system)]
+    return b"".join((*before, pickled, pickle.dumps(["0"], 2), struct.pack("<q", 1), bytes(4)))
+
+
+def claims_gigabytes(content: bytes) -> bytes:
+    """The archive, its storage said to have 2 GB, uncompressed, where the archive lists it."""
+    listed = content.index(b"PK\1\2", content.index(b"PK\1\2") + 1)
+    return content[: listed + 20] + struct.pack("<II", 1 << 31, 1 << 31) + content[listed + 28 :]
+
+
+WHOLE = [archive_of(pickle_of(tensor(1))), legacy_of(pickle_of(tensor(1, b"N")))]
+HUGE = b"J" + struct.pack("<i", 2**31 - 1)
+PAIRS = b")" + b"q\0h\0\x86" * 40  # of one pair twice, which is of one pair twice, which
+HIDDEN_PAIRS = b")" + b"(eq\0h\0\x86" * 40
+TWO_SIZES = tensor(1) + b"s" + text("b") + tensor(2)
+VALUES = {
+    "a storage of 8 GB": tensor(2**31 - 1),
+    "a storage of less than nothing": tensor(-1),
+    "a storage of two sizes": TWO_SIZES,
+    "an array of 2 GB": b"cbuiltins\nbytearray\n" + HUGE + b"\x85R",
+    "a tensor of 8 GB": b"ctorch\nFloatTensor\n" + HUGE + b"\x85\x81",
+    "a set": b"cbuiltins\nset\ncbuiltins\nbytearray\n" + HUGE + b"\x85R\x85R",
+    "a memo of 64 GB": b"Nr" + struct.pack("<I", 2**32 - 1),
+    "a text of 4 GB": b"X" + struct.pack("<I", 2**32 - 1),
+    "tuples in tuples": b")" + b"\x85" * 900_000,
+}
+HOSTILE = {
+    **{said: archive_of(pickle_of(value)) for said, value in VALUES.items()},
+    **{f"legacy, {said}": legacy_of(pickle_of(value)) for said, value in VALUES.items()},
+    "legacy, a storage of 8 GB": legacy_of(pickle_of(tensor(2**31 - 1, b"N"))),
+    "tuples in tuples for a name": archive_of(pickle_of(b"N", b")" + b"\x85" * 900_000)),
+    "legacy, tuples in tuples for a name": legacy_of(pickle_of(b"N", b")" + b"\x85" * 900_000)),
+    "pairs of pairs for a name": archive_of(pickle_of(b"N", PAIRS)),
+    "legacy, pairs of pairs for a name": legacy_of(pickle_of(b"N", HIDDEN_PAIRS)),
+    "two megabytes of pickle": archive_of(pickle_of(b"N" + b"N0" * (1 << 20))),
+    "compressed": archive_of(pickle_of(tensor(1)), bytes(1 << 26), compression=8),
+    "listed as larger": claims_gigabytes(WHOLE[0]),
+    "a name in two cases": WHOLE[0].replace(b"made/version", b"Made/daTa/0\0"),
+    "no storage": WHOLE[0].replace(b"made/data/0", b"made/data/1"),
+    "a wrong checksum": WHOLE[0].replace(bytes(4) + b"PK", b"\1\0\0\0PK", 1),
+}
+LOAD_ALL = """
+import resource, sys
+from pathlib import Path
+import torch
+from segment_anything import sam_model_registry
+from sam_lungs.checkpoints import load_sam
+from sam_lungs.errors import InputError
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+virtual = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+before = peak()
+resource.setrlimit(resource.RLIMIT_AS, (virtual + (150 << 20), -1))
+for path in sys.argv[1:]:
+    try:
+        load_sam("vit_b", Path(path))
+    except InputError as error:
+        print(error)
+print(peak() - before)
+"""
+
+
+def load_in_little_memory(*paths: Path) -> tuple[list[str], int]:
+    """Load checkpoints in a process that may take 150 MB; return its errors and the MB it took."""
+    ended = subprocess.run(
+        [sys.executable, "-c", LOAD_ALL, *paths], cwd=ROOT, capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stderr[-1000:]
+    *errors, megabytes = ended.stdout.splitlines()
+    return errors, int(megabytes)
+
+
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's limits on memory")
+
+
+@needs_linux
+def test_checkpoints_made_to_harm_are_refused_and_cost_no_memory(tmp_path):
+    paths = [tmp_path / f"{said}.pth" for said in HOSTILE]
+    for path, content in zip(paths, HOSTILE.values(), strict=True):
+        path.write_bytes(content)
+    errors, megabytes = load_in_little_memory(*paths)
+    refused = "is not a PyTorch file of plain tensors, or not all of one: download it again"
+    assert errors == [f"{path}: {refused}" for path in paths]
+    assert megabytes < 30
+
+
+@needs_linux
+@FORMATS
+def test_too_little_memory_for_the_weights_is_told(tmp_path, archive):
+    path = tmp_path / "weights.pth"
+    torch.save({WIDTH_KEY: torch.zeros(50_000_000)}, path, _use_new_zipfile_serialization=archive)
+    (error,), _ = load_in_little_memory(path)
+    assert error.startswith(f"{path}: too little memory for the weights: ")
+    path.unlink()
+
+
+@pytest.mark.parametrize("content", WHOLE, ids=["archive", "legacy"])
+def test_what_the_harmful_checkpoints_are_made_from_is_harmless(tmp_path, content):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    assert torch.load(path, weights_only=True) == {"a": torch.zeros(1)}
+    assert error_of(load_sam, "vit_b", path).startswith(f"{path}: holds no SAM weights")
+
+
+class Hollow:
+    """Is pickled as an OrderedDict whose methods attributes stand in for."""
+
+    def __init__(self, content: dict) -> None:
+        self.content = content
+
+    def __reduce__(self):
+        attributes = dict.fromkeys(["items", "keys", "copy", "__iter__", "_metadata"], 1)
+        return OrderedDict, (), attributes, None, iter(self.content.items())
+
+
+def test_attributes_of_a_dictionary_do_not_stand_in_for_its_methods(tmp_path):
+    weights = torch.load(COMPACT, weights_only=True)
+    loaded = load_sam("compact", saved(tmp_path, Hollow(weights))).state_dict()
+    assert all(torch.equal(loaded[key], weights[key]) for key in weights)
+
+
+def test_parameters_are_tensors(tmp_path):
+    weights = torch.load(COMPACT, weights_only=True)
+    parameters = {key: torch.nn.Parameter(value) for key, value in weights.items()}
+    loaded = load_sam("compact", saved(tmp_path, parameters)).state_dict()
+    assert all(torch.equal(loaded[key], weights[key]) for key in weights)
 
 
 @given(content=st.binary(max_size=200))
@@ -709,5 +605,8 @@ def test_a_missing_checkpoint_is_told(tmp_path):
     )
 
 
-def test_a_folder_is_no_checkpoint(tmp_path):
-    assert error_of(load_sam, "vit_b", tmp_path).startswith(f"{tmp_path}: cannot be read")
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_is_no_checkpoint(tmp_path, make):
+    path = tmp_path / "weights.pth"
+    make(path)
+    assert error_of(load_sam, "vit_b", path) == f"{path}: not a regular file; check the path"
