@@ -6,7 +6,8 @@ python process_image.py \
     --masks_file_path working_data/masks_coronacases_001.npy \
     --slice 122 --debug
 
-Without --slice it does whole volumes, and writes the results of each into its folder.
+Without --slice it does whole volumes, and writes the results of each into its folder. Stopped or
+killed, the same command goes on where it was.
 """
 
 import argparse
@@ -14,12 +15,16 @@ import re
 from pathlib import Path
 
 from sam_lungs.checkpoints import CHECKPOINTS
-from sam_lungs.embeddings import DTYPES
 from sam_lungs.errors import InputError, run_script
-from sam_lungs.options import EMPTY_SLICES, METRICS, Options
+from sam_lungs.options import (
+    DEVICES,
+    EMBEDDINGS_PRECISIONS,
+    EMPTY_SLICES,
+    METRICS,
+    PRECISIONS,
+    Options,
+)
 from sam_lungs.prompts import NEGATIVES, POINTS, PROTOCOLS, PromptProtocol
-from sam_lungs.segmenter import DEVICES, PRECISIONS
-from sam_lungs.study import Study
 
 
 def main() -> int:
@@ -51,7 +56,10 @@ def main() -> int:
         "-d", "--debug", action="store_true", help="draw each slice and write down its prompts"
     )
     parser.add_argument(
-        "-n", "--dry_run", action="store_true", help="check the input and say what would be done"
+        "-n",
+        "--dry_run",
+        action="store_true",
+        help="check all the input, tell every fault in one table, and how long it would take",
     )
     parser.add_argument(
         "--output_folder", type=Path, help="results folder, in place of results/ beside the image"
@@ -112,7 +120,7 @@ def main() -> int:
         "--batch_size",
         type=_batch_size,
         default="auto",
-        help="slices encoded at once, or auto for what the device gains from [%(default)s]",
+        help="slices that a GPU encodes at once, or auto for what it gains from [%(default)s]",
     )
     parser.add_argument(
         "--metrics",
@@ -142,7 +150,7 @@ def main() -> int:
     )
     parser.add_argument(
         "--embeddings_precision",
-        choices=DTYPES,
+        choices=EMBEDDINGS_PRECISIONS,
         default=Options.embeddings_precision,
         help="in which they are kept [%(default)s]",
     )
@@ -150,6 +158,11 @@ def main() -> int:
         "--strict_geometry",
         action="store_true",
         help="refuse an image and masks whose affines disagree or are not known",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="begin anew where a results folder holds another run, or what this one has done",
     )
     args = parser.parse_args()
 
@@ -159,7 +172,6 @@ def main() -> int:
     options = Options(
         slice_index=args.slice,
         debug=args.debug,
-        dry_run=args.dry_run,
         output_folder=args.output_folder,
         model=args.model,
         checkpoint=args.checkpoint,
@@ -175,8 +187,15 @@ def main() -> int:
         embeddings_folder=args.embeddings_folder,
         embeddings_precision=args.embeddings_precision,
         strict_geometry=args.strict_geometry,
+        overwrite=args.overwrite,
     )
-    return Study(options).run(args.image_file_path, args.masks_file_path)
+    # Imported here because torch takes seconds, which --help and a mistake need not wait for.
+    from sam_lungs.inspection import inspect_study
+    from sam_lungs.study import Study
+
+    study = Study(options)
+    work = inspect_study if args.dry_run else Study.run
+    return work(study, args.image_file_path, args.masks_file_path)
 
 
 def _protocol_names(text: str) -> dict[str, PromptProtocol]:

@@ -62,6 +62,7 @@ def main() -> None:
 
         ours = [sys.executable, str(ROOT / "process_image.py"), "-i", *images, "-m", *masks]
         ours += ["--model", args.model, "--checkpoint", checkpoint, "--device", args.device]
+        ours += ["--overwrite"]  # for rounds, and runs in one folder
         commands = {}
         if not args.skip_sam_predictor:
             pairs = [path for pair in zip(images, masks, strict=True) for path in pair]

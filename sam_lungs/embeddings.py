@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from sam_lungs.files import replacing
+from sam_lungs.options import EMBEDDINGS_PRECISIONS
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16}
+DTYPES = {name: getattr(torch, name) for name in EMBEDDINGS_PRECISIONS}
 
 # Changes whenever other numbers come out of the same voxels and weights.
 PREPROCESSING = "window, slice's own range to uint8, longest side resized by PIL, zeros after norm"

@@ -9,9 +9,14 @@ import pandas as pd
 
 from sam_lungs.errors import InputError
 from sam_lungs.results import (
+    JOURNAL_NAME,
+    RAW_DATA_NAME,
+    RUN_NAME,
     STATISTICS,
+    changed_file,
     read_empty_slices,
     read_raw_data,
+    read_run,
     summarize,
     volume_dice,
     write_csv,
@@ -19,7 +24,7 @@ from sam_lungs.results import (
 from sam_lungs.statistics import estimate, summarize_cases
 
 # The authors' published files carry the time of their run: raw_data_2023-05-27_09-43-55.csv
-RAW_DATA_NAME = re.compile(r"raw_data(_[\d_-]+)?\.csv")
+PUBLISHED_NAME = re.compile(r"raw_data(_[\d_-]+)?\.csv")
 
 
 EMPTY_COLUMNS = (
@@ -67,7 +72,7 @@ def join_results(results_folder: Path) -> Study:
 
     A folder without results, or with half of them, is named on standard error and left out.
 
-    Raises `InputError` when there is no volume, or a table is broken.
+    Raises `InputError` when there is no volume, or a file is broken or not what its run wrote.
     """
     if not results_folder.is_dir():
         raise InputError(f"{results_folder}: no such folder; process an image first")
@@ -75,13 +80,10 @@ def join_results(results_folder: Path) -> Study:
     for folder in sorted(path for path in results_folder.iterdir() if path.is_dir()):
         if folder.name == FIGURES_FOLDER:
             continue
-        tables = sorted(path for path in folder.iterdir() if RAW_DATA_NAME.fullmatch(path.name))
+        tables = sorted(path for path in folder.iterdir() if PUBLISHED_NAME.fullmatch(path.name))
         # Our own, else the last of the authors', whose names sort by time.
-        own = folder / "raw_data.csv"
-        problem = None if tables else "has no raw_data.csv"
-        if own in tables and not (folder / "run.json").exists():
-            problem = "its run broke off (there is no run.json)"
-        if problem:
+        own = folder / RAW_DATA_NAME
+        if problem := _problem(folder, tables):
             left_out.append(f"{folder}: {problem}; left out")
             print(f"warning: {left_out[-1]}", file=sys.stderr)
             continue
@@ -103,6 +105,24 @@ def join_results(results_folder: Path) -> Study:
         pd.DataFrame(empty_slices, columns=EMPTY_COLUMNS),
         left_out,
     )
+
+
+def _problem(folder: Path, tables: list[Path]) -> str | None:
+    """Why a folder does not hold the results of a volume.
+
+    Raises `InputError` when it does, but they were changed.
+    """
+    run = read_run(folder)
+    if run is None:
+        if (folder / JOURNAL_NAME).exists():
+            return "its run is not finished; the same command goes on"
+        if folder / RAW_DATA_NAME in tables:
+            return f"its run broke off (there is no {RUN_NAME})"
+    elif changed := changed_file(folder, run):
+        raise InputError(
+            f"{changed}: is not what its run wrote; process its image again, with --overwrite"
+        )
+    return None if tables else f"has no {RAW_DATA_NAME}"
 
 
 def write_study(study: Study, output_folder: Path) -> None:

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from sam_lungs.embeddings import EmbeddingStore
-from sam_lungs.errors import InputError
+from sam_lungs.errors import InputError, is_out_of_memory
 from sam_lungs.metrics import Overlap
 from sam_lungs.prompts import Prompts
 from sam_lungs.segmenter import SamSegmenter
+from sam_lungs.stopping import Stop
 
 READERS = 8
 
@@ -51,7 +52,7 @@ class Pipeline:
     """Segments the slices of volumes in batches, on all devices.
 
     A slice's results do not depend on the batch or the device that it meets but for the last digits
-    of float32. Memory does not grow with the number of slices.
+    of float32, on a CPU not even for those. Memory does not grow with the number of slices.
     """
 
     def __init__(
@@ -76,11 +77,12 @@ class Pipeline:
         read: Callable[[int], PromptedSlice],
         indices: Iterable[int],
         store: EmbeddingStore | None = None,
+        stop: Stop | None = None,
     ) -> Iterator[SegmentedSlice]:
         """Yield the slices segmented, in order.
 
         read: gives the slice of an index; called from several threads. store: where embeddings are
-        looked up and kept.
+        looked up and kept. stop: when it is true, only what is in hand is still segmented.
 
         Raises `InputError` when a device has too little memory for one slice, or an embedding
         cannot be kept; and what `read` raises.
@@ -99,6 +101,8 @@ class Pipeline:
             return prompted, kept, picture
 
         def segment(slices: list[Future]):
+            if stop:
+                return []
             segmenter = free.get()
             try:
                 return self._segment(segmenter, [future.result() for future in slices], store)
@@ -108,7 +112,7 @@ class Pipeline:
         try:
             indices = iter(indices)
             under_way = deque()
-            while batch := list(islice(indices, self._batch_size)):
+            while not stop and (batch := list(islice(indices, self._batch_size))):
                 slices = [readers.submit(prepare, index) for index in batch]
                 under_way.append(workers.submit(segment, slices))
                 if len(under_way) > 2 * len(self._workers):
@@ -125,10 +129,11 @@ class Pipeline:
             return self._segment_batch(segmenter, slices, store)
         except torch.OutOfMemoryError:
             if len(slices) == 1:
-                raise InputError(
-                    f"{segmenter.device}: too little memory for one slice; use a smaller --model,"
-                    " --precision bfloat16, fewer --prompts, or --device cpu"
-                ) from None
+                raise _too_little_memory(segmenter) from None
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise _too_little_memory(segmenter) from error
         # Out of the `except`, whose traceback holds on to the memory.
         torch.cuda.empty_cache()
         half = -(-len(slices) // 2)
@@ -153,6 +158,13 @@ class Pipeline:
             SegmentedSlice(asked, [Overlap(*of_prompt) for of_prompt in of_slice], *answer)
             for asked, of_slice, *answer in zip(prompted, areas, scores, kept, strict=True)
         ]
+
+
+def _too_little_memory(segmenter: SamSegmenter) -> InputError:
+    return InputError(
+        f"{segmenter.device}: too little memory for one slice; use a smaller --model,"
+        " --precision bfloat16, fewer --prompts, or another --device"
+    )
 
 
 def _embed(segmenter, slices, store) -> torch.Tensor:

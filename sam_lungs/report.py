@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import sys
 from collections.abc import Sequence
 from os.path import relpath
@@ -20,7 +19,7 @@ from sam_lungs.errors import InputError
 from sam_lungs.files import replacing
 from sam_lungs.joining import FIGURES_FOLDER, Study, join_results
 from sam_lungs.overlays import draw_extremes, read_processed, save_animation
-from sam_lungs.results import write_csv
+from sam_lungs.results import RUN_NAME, read_run, write_csv
 
 GALLERY_SLICES = 12
 THUMBNAIL_PIXELS = 420
@@ -205,13 +204,14 @@ def _how_it_was_made(images: Sequence[str], results_folder: Path) -> dict:
     """Return what all volumes' runs have in common, and what they do not."""
     runs = {}
     for image in images:
-        path = results_folder / image / "run.json"
-        if path.exists():
+        run = read_run(results_folder / image)
+        if run is not None:
             try:
-                runs[image] = _settings(json.loads(path.read_text()))
-            except (OSError, ValueError, KeyError, AttributeError) as error:
+                runs[image] = _settings(run)
+            except (KeyError, AttributeError, TypeError) as error:
                 raise InputError(
-                    f"{path}: not the record of a run; process its image again"
+                    f"{results_folder / image / RUN_NAME}: not the record of a run; process its"
+                    " image again"
                 ) from error
     tables = pd.DataFrame.from_dict(runs, orient="index")
     common = {name: column.iloc[0] for name, column in tables.items() if column.nunique() == 1}

@@ -10,21 +10,16 @@ import torch
 from segment_anything.modeling import Sam
 from segment_anything.utils.transforms import ResizeLongestSide
 
+from sam_lungs import options
 from sam_lungs.encoder import Encoder
 from sam_lungs.errors import InputError
 from sam_lungs.prompts import Prompts
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+PRECISIONS = {name: getattr(torch, name) for name in options.PRECISIONS}
 
 # What a slice of ViT-H needs on a GPU, rounded up, and beyond how many a GPU gains nothing.
 GPU_BYTES_A_SLICE = 2_000_000_000
 GPU_SLICES = 16
-CPU_TOKENS = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,20 +34,22 @@ class SamSegmenter:
     """SAM on one device.
 
     The masks are those of segment-anything's `SamPredictor` with `multimask_output=False`, but for
-    pixels that the last digits of float32 decide.
+    pixels that the last digits of float32 decide. On a CPU what is computed together with a slice
+    changes no digit of its answer.
     """
 
     def __init__(self, sam: Sam, device: torch.device, precision: str = "float32") -> None:
         """Take over the model: it moves to the device.
 
-        precision: that of the image encoder, one of `PRECISIONS`, see `encoder`; the decoder is
-            always float32.
+        precision: that of the image encoder, one of `options.PRECISIONS`, see `encoder`; the
+            decoder is always float32.
         """
         _be_repeatable()
         self.device = device
         self._sam = sam.to(device)
         self._encoder = Encoder(sam.image_encoder, PRECISIONS[precision])
         self._resize = ResizeLongestSide(sam.image_encoder.img_size)
+        self._one_by_one = device.type == "cpu"
 
     def segment(self, image_rgb: np.ndarray, prompts: Prompts) -> Prediction:
         """Segment the prompted object in one slice, (rows, columns, 3) uint8."""
@@ -72,7 +69,10 @@ class SamSegmenter:
         pictures: of one shape, as `resize` returns them.
         """
         pictures = [picture.to(self.device, non_blocking=True) for picture in pictures]
-        return self._encoder.encode(self._sam.preprocess(torch.stack(pictures)))
+        # A CPU gains nothing from batches, in which the last digits would depend on the others.
+        size = 1 if self._one_by_one else len(pictures)
+        batches = torch.stack(pictures).split(size)
+        return torch.cat([self._encoder.encode(self._sam.preprocess(batch)) for batch in batches])
 
     @torch.inference_mode()
     def decode(
@@ -96,7 +96,8 @@ class SamSegmenter:
         alike = defaultdict(list)
         for place in np.ndindex(shape):
             prompt = prompts[place[0]][place[1]]
-            alike[len(prompt.labels), prompt.box_rc is None].append((place, prompt))
+            kind = place if self._one_by_one else (len(prompt.labels), prompt.box_rc is None)
+            alike[kind].append((place, prompt))
         for group in alike.values():
             places, of_group = zip(*group, strict=True)
             slices, columns = torch.tensor(places, device=self.device).T
@@ -142,8 +143,7 @@ class SamSegmenter:
         if self.device.type == "cuda":
             free_bytes, _ = torch.cuda.mem_get_info(self.device)
             return int(np.clip(free_bytes // GPU_BYTES_A_SLICE, 1, GPU_SLICES))
-        tokens = self._sam.prompt_encoder.image_embedding_size
-        return max(1, CPU_TOKENS // (tokens[0] * tokens[1]))
+        return 1
 
 
 def choose_devices(name: str) -> list[torch.device]:

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the study: segments the 20 volumes with one loaded model, joins their results, reports.
 # usage: scripts/process_images.sh [process_image.py options, paths from the project's root]
+# Stopped or killed, the same command goes on where it was; --dry_run checks all of it beforehand.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/project.sh"
 find_python
@@ -49,7 +50,7 @@ for argument in "$@"; do
   previous=$argument
 done
 
-"${python[@]}" process_image.py \
+kindly "${python[@]}" process_image.py \
   --image_file_path "${images[@]}" --masks_file_path "${masks[@]}" "$@"
 if $has_results; then
   results_folders=("$results_folder")

@@ -32,6 +32,20 @@ find_python() {
   fi
 }
 
+# Runs a command that stops kindly when this script is asked to: bash alone would end on SIGTERM and
+# leave it running. Leaves with 130 after Ctrl-C and 143 after SIGTERM.
+kindly() {
+  local child status=0
+  # In the background, because bash answers no signal while it waits for the foreground.
+  "$@" &
+  child=$!
+  trap 'trap - INT TERM; kill -TERM "$child"; wait "$child" || exit 130' INT
+  trap 'trap - INT TERM; kill -TERM "$child"; wait "$child" || exit 143' TERM
+  wait "$child" || status=$?
+  trap - INT TERM
+  return "$status"
+}
+
 # A relative PYTHON is meant from where the caller stands.
 if [[ ${PYTHON:-} == [!/]*/* ]]; then
   PYTHON=$PWD/$PYTHON

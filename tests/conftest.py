@@ -56,6 +56,27 @@ def run(tmp_path):
     return run_python
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a file system of so many KiB, or give the one that is mounted so many."""
+    folder = tmp_path / "disk"
+
+    def mount(kilobytes):
+        again = folder.is_mount()
+        folder.mkdir(exist_ok=True)
+        options = f"{'remount,' if again else ''}size={kilobytes}k"
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("a small file system cannot be mounted")
+        return folder
+
+    yield mount
+    if folder.is_mount():
+        subprocess.run(["umount", folder], check=True)
+
+
 def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
     """Assert that a script said one line on standard error, with these words, and left with 1."""
     assert done.returncode == 1, done.stderr

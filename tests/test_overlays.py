@@ -33,7 +33,7 @@ def weights(monkeypatch, tmp_path):
     """A file of weights that is loaded as a tiny SAM."""
     path = tmp_path / "tiny.pth"
     path.write_bytes(b"weights")
-    monkeypatch.setattr(checkpoints, "load_sam", lambda name, given: tiny_sam())
+    monkeypatch.setattr(checkpoints, "load_sam", lambda *_, **__: tiny_sam())
     return path
 
 
@@ -51,6 +51,7 @@ def process(weights, tmp_path):
 
     def run(image, masks, **options):
         options = {"checkpoint": weights, "device": "cpu", "save_masks": True} | options
+        options["overwrite"] = True
         assert Study(Options(**options)).run([image], [masks]) == 0
         return tmp_path / "results" / image.name.partition(".")[0]
 

@@ -137,9 +137,9 @@ def test_a_dry_run_checks_everything_and_writes_nothing(run, volumes):
         *("-i", volumes / "image_a.npy", "-m", volumes / "masks_a.npy", "-n"),
         *("--window", "-600,1600", "--no_box"),
     )
-    assert done.stdout.startswith("image_a: would segment 1 of 2 slices with vit_l")
-    assert "window -600,1600 HU" in done.stdout
-    assert done.returncode == 0
+    assert done.returncode == 0, done.stderr
+    assert "-600,1600 HU" in done.stdout
+    assert "1 slices of 1 volumes to segment with vit_l" in done.stdout
     assert sorted(volumes.iterdir()) == before
 
 
@@ -188,6 +188,17 @@ def test_every_kind_of_bad_input_is_one_line_and_writes_nothing(run, tmp_path):
     for line, pair in zip(lines, pairs, strict=True):
         assert line.startswith("error: ")
         assert any(str(path) in line for path in pair)
+    assert sorted(tmp_path.iterdir()) == before
+
+    rehearsed = run(SCRIPT, "-n", "-i", *(i for i, _ in pairs), "-m", *(m for _, m in pairs))
+    assert rehearsed.returncode == 1
+    table = rehearsed.stdout.splitlines()[1 : len(pairs) + 1]
+    for row, line in zip(table, lines, strict=True):
+        assert line.removeprefix("error: ") in row
+    assert (
+        rehearsed.stderr
+        == f"error: {len(pairs)} of {len(pairs)} volumes have faults; see the table\n"
+    )
     assert sorted(tmp_path.iterdir()) == before
 
 

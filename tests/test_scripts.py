@@ -4,24 +4,21 @@ What is heavy or needs a network (the project's Python, conda, the dataset's ser
 by a stand-in that writes down how it was called.
 """
 
-import hashlib
-import io
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
-import threading
 import xml.etree.ElementTree as ET
-import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from conftest import ROOT, chest, save_nifti
 
 from sam_lungs.prompts import PROTOCOLS
+from sam_lungs.volumes import is_converted
 
-ROOT = Path(__file__).resolve().parent.parent
 SHELL_FILES = [*sorted(ROOT.glob("scripts/**/*.sh")), ROOT / ".ci/run"]
 RUN_CONFIGURATIONS = sorted(ROOT.glob(".run/*.run.xml"))
 
@@ -349,49 +346,50 @@ def make_dataset(tree):
             volume.touch()
 
 
-def test_nifti_to_numpy_converts_what_is_not_converted(tree, tmp_path):
+def test_nifti_to_numpy_converts_the_dataset_in_one_call(tree, tmp_path):
     make_dataset(tree)
-    array = tree.root / "working_data/image_volume_002.npy"
-    array.touch()
-    python = tree.recorder("my python", 'touch "$5"')
+    python = tree.recorder("my python", "exit 7")
     script = "scripts/nifti_to_numpy.sh"
-    run = succeeded(tree.run(script, "--orientation", "a b", cwd=tmp_path, PYTHON=str(python)))
-
-    lines = run.stdout.splitlines()
-    assert len(lines) == 40
-    assert lines[1] == "[ 2/40] working_data/image_volume_002.npy: already converted, skipped"
-    assert lines[2] == "[ 3/40] working_data/image_volume_003.npy"
-    assert lines[39] == "[40/40] working_data/masks_volume_020.npy"
-    expected = [
-        [
-            "nifti_to_numpy.py",
-            "--input_file_path",
-            f"datasets/zenodo/{folder}/{name}.nii.gz",
-            "--output_file_path",
-            f"working_data/{kind}_{name}.npy",
-            "--orientation",
-            "a b",
-        ]
+    run = tree.run(script, "--orientation", "a b", cwd=tmp_path, PYTHON=str(python))
+    assert run.returncode == 7
+    pairs = [
+        (f"datasets/zenodo/{folder}/{name}.nii.gz", f"working_data/{kind}_{name}.npy")
         for folder, kind in ((IMAGES, "image"), (MASKS, "masks"))
         for name in VOLUMES
     ]
-    del expected[1]
-    assert [call[2:] for call in tree.calls] == expected
-
-    # A volume that is newer than its array is converted again, alone.
-    os.utime(array, (1, 1))
-    run = succeeded(tree.run(script, PYTHON=str(python)))
-    assert [line for line in run.stdout.splitlines() if "skipped" not in line] == [
-        "[ 2/40] working_data/image_volume_002.npy"
+    volumes, arrays = zip(*pairs, strict=True)
+    (call,) = tree.calls
+    assert call[1] == str(tree.root)
+    assert call[2:] == [
+        *("nifti_to_numpy.py", "--input_file_path", *volumes, "--output_file_path", *arrays),
+        *("--orientation", "a b"),
     ]
 
 
-def test_nifti_to_numpy_stops_at_the_first_failure(tree):
-    make_dataset(tree)
-    python = tree.recorder("my python", "[[ $* != *image_volume_003* ]] || exit 1")
-    run = tree.run("scripts/nifti_to_numpy.sh", PYTHON=str(python))
-    assert run.returncode == 1
-    assert len(tree.calls) == 3
+def test_nifti_to_numpy_repairs_and_turns_what_is_there(tree):
+    """With the real Python, on a dataset of two volumes, one of which is broken."""
+    for folder in (IMAGES, MASKS):
+        (tree.root / "datasets/zenodo" / folder).mkdir(parents=True)
+    for name in ("nifti_to_numpy.py", "sam_lungs"):
+        (tree.root / name).symlink_to(ROOT / name)
+    image = save_nifti(tree.root / "datasets/zenodo" / IMAGES / "a.nii.gz", chest()[0])
+    masks = save_nifti(tree.root / "datasets/zenodo" / MASKS / "a.nii.gz", chest()[1])
+    (tree.root / "datasets/zenodo" / MASKS / "broken.nii.gz").write_bytes(masks.read_bytes()[:-9])
+    arrays = [tree.root / f"working_data/{kind}_a.npy" for kind in ("image", "masks")]
+    arrays[0].write_bytes(b"half")
+
+    def convert(*options):
+        run = tree.run("scripts/nifti_to_numpy.sh", *options, PYTHON=sys.executable)
+        assert_one_error(run, f"{MASKS}/broken.nii.gz")
+        return [line.partition(" working_data/")[0] for line in run.stdout.splitlines()]
+
+    assert convert() == ["wrote", "wrote"]
+    assert convert() == ["already converted:", "already converted:"]
+    os.truncate(arrays[1], 500)
+    assert convert() == ["already converted:", "wrote"]
+    assert convert("--orientation", "radiological") == ["wrote", "wrote"]
+    assert is_converted(image, arrays[0], "radiological")
+    assert is_converted(masks, arrays[1], "radiological")
 
 
 def test_nifti_to_numpy_says_where_the_dataset_comes_from(tree):
@@ -442,6 +440,27 @@ def test_process_images_runs_the_study_in_one_call_joins_and_reports(tree, optio
     assert after == expected
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_process_images_stops_when_its_study_has_stopped_kindly(tree, number, status):
+    python = tree.recorder(
+        "my python", "trap 'echo slice written; exit 143' TERM\necho begun\nsleep 30 & wait"
+    )
+    running = subprocess.Popen(
+        [tree.root / "scripts/process_images.sh"],
+        env={**tree.environment, "PYTHON": str(python)},
+        stdout=subprocess.PIPE,
+        text=True,
+        # Which is ignored where the tests are started in a shell's background.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert running.stdout.readline() == "begun\n"
+    running.send_signal(number)
+    assert running.stdout.readline() == "slice written\n"
+    assert running.wait(timeout=20) == status
+    assert len(tree.calls) == 1
+    running.stdout.close()
+
+
 def test_process_images_does_not_join_after_a_failure(tree):
     python = tree.recorder("my python", "exit 1")
     assert tree.run("scripts/process_images.sh", PYTHON=str(python)).returncode == 1
@@ -485,195 +504,21 @@ def test_the_papers_table_is_the_study(tree):
     assert process[-2:] == ["--model", "vit_b"]
 
 
-# scripts/download_dataset.sh
+# scripts/download_*.sh
 
 
-def zip_of(volumes=VOLUMES, top="", extra=()) -> bytes:
-    """A zip of volumes as the dataset's publishers might have made it."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name in (*volumes, *extra):
-            archive.writestr(f"{top}{name}.nii.gz", f"volume {name} " * 200)
-    return buffer.getvalue()
-
-
-class Zenodo(BaseHTTPRequestHandler):
-    """Serves `server.files`; honours Range, and can break a file off once, at `server.break_at`."""
-
-    def do_GET(self):
-        content = self.server.files.get(self.path.rpartition("/")[2])
-        if content is None:
-            self.send_error(404)
-            return
-        start = 0
-        if "Range" in self.headers:
-            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
-        self.server.requests.append((self.path, start))
-        if start >= len(content):
-            self.send_error(416)
-            return
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(content) - start))
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-        self.end_headers()
-        self.wfile.write(content[start : self.server.break_at])
-        self.server.break_at = None
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def zenodo():
-    with ThreadingHTTPServer(("127.0.0.1", 0), Zenodo) as server:
-        server.files = {f"{IMAGES}.zip": zip_of(), f"{MASKS}.zip": zip_of()}
-        server.requests = []
-        server.break_at = None
-        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-        yield server
-        server.shutdown()
-
-
-class Download:
-    """download_dataset.sh in `tree`, made to fetch its files from `zenodo`."""
-
-    def __init__(self, tree, zenodo):
-        self.tree, self.zenodo = tree, zenodo
-        self.folder = tree.root / "datasets/zenodo"
-
-    def __call__(self, **environment):
-        script = self.tree.root / "scripts/download_dataset.sh"
-        text = (ROOT / "scripts/download_dataset.sh").read_text()
-        address = f"http://127.0.0.1:{self.zenodo.server_port}/files"
-        text = text.replace("https://zenodo.org/record/3757476/files", address)
-        for name in (IMAGES, MASKS):
-            line = next(line for line in text.splitlines() if line.startswith(f"fetch {name} "))
-            sha256 = hashlib.sha256(self.zenodo.files[f"{name}.zip"]).hexdigest()
-            text = text.replace(line, f"fetch {name} {sha256}")
-        script.write_text(text)
-        environment = {"PYTHON": sys.executable, "no_proxy": "127.0.0.1", **environment}
-        return self.tree.run("scripts/download_dataset.sh", cwd="/", **environment)
-
-    def put_archives_by_hand(self):
-        self.folder.mkdir(parents=True)
-        for name, content in self.zenodo.files.items():
-            (self.folder / name).write_bytes(content)
-
-    def names(self, folder):
-        return sorted(path.name for path in (self.folder / folder).iterdir())
-
-
-@pytest.fixture
-def download(tree, zenodo):
-    return Download(tree, zenodo)
-
-
-needs_wget = pytest.mark.skipif(not shutil.which("wget"), reason="wget is not installed")
-ALL_VOLUMES = [f"{name}.nii.gz" for name in VOLUMES]
-
-
-@needs_wget
-@pytest.mark.parametrize("top", ["", "a folder/"])
-def test_download_fetches_and_unpacks_once(download, zenodo, top):
-    extra = ["__MACOSX/volume_001", "__MACOSX/._volume_001", ".hidden"]
-    zenodo.files[f"{IMAGES}.zip"] = zip_of(top=top, extra=extra)
-    succeeded(download())
-    assert download.names(IMAGES) == download.names(MASKS) == ALL_VOLUMES
-    assert (download.folder / IMAGES / "volume_001.nii.gz").read_text().startswith("volume volume")
-    assert [path for path, _ in zenodo.requests] == [
-        f"/files/{IMAGES}.zip",
-        f"/files/{MASKS}.zip",
-    ]
-    assert not list(download.folder.glob("*.partial"))
-
-    zenodo.shutdown()
-    zenodo.server_close()
-    succeeded(download(PATH=str(path_without_wget(download.tree))))
-
-
-@needs_wget
-def test_download_goes_on_where_it_was_interrupted(download, zenodo):
-    half = len(zenodo.files[f"{IMAGES}.zip"]) // 2
-    download.folder.mkdir(parents=True)
-    (download.folder / f"{IMAGES}.zip").write_bytes(zenodo.files[f"{IMAGES}.zip"][:half])
-    # An unpacking that was killed: it has all the volumes, one of them broken.
-    partial = download.folder / f"{IMAGES}.partial"
-    partial.mkdir()
-    for name in ALL_VOLUMES:
-        (partial / name).touch()
-    succeeded(download())
-    assert zenodo.requests[0] == (f"/files/{IMAGES}.zip", half)
-    assert all(path.stat().st_size for path in (download.folder / IMAGES).iterdir())
-    assert not partial.exists()
-
-
-@needs_wget
-def test_download_survives_a_connection_that_breaks(download, zenodo):
-    zenodo.break_at = 1000
-    succeeded(download())
-    assert [start for _, start in zenodo.requests] == [0, 1000, 0]
-
-
-@needs_wget
-def test_download_deletes_a_file_with_the_wrong_hash(download, zenodo):
-    archive = download.folder / f"{IMAGES}.zip"
-    archive.parent.mkdir(parents=True)
-    archive.write_bytes(zip_of(VOLUMES, top="not what it should be"))
-    assert_one_error(download(), f"{IMAGES}.zip", "SHA-256")
-    assert not archive.exists()
-    assert not (download.folder / IMAGES).exists()
-    succeeded(download())
-
-
-@needs_wget
-@pytest.mark.parametrize("count", [0, 19, 21])
-def test_download_counts_the_volumes(download, zenodo, count):
-    names = [f"volume_{number:03}" for number in range(count)]
-    zenodo.files[f"{MASKS}.zip"] = zip_of(names)
-    assert_one_error(download(), MASKS, f"{count} volumes")
-
-
-@needs_wget
-def test_download_compares_the_names(download, zenodo):
-    zenodo.files[f"{MASKS}.zip"] = zip_of([*VOLUMES[1:], "another"])
-    assert_one_error(download(), "names")
-
-
-@needs_wget
-def test_download_without_network_says_what_to_do(download, zenodo):
-    zenodo.shutdown()
-    zenodo.server_close()
-    run = download()
-    assert_one_error(run, f"/files/{IMAGES}.zip", str(download.folder / f"{IMAGES}.zip"))
-
-
-def path_without_wget(tree) -> Path:
-    """The one folder of a PATH that has everything the scripts use but wget."""
-    folder = tree.bin / "without wget"
-    folder.mkdir()
-    used = "bash env dirname find sed sort wc tr mv rm mkdir sha256sum shasum"
-    for program in used.split():
-        if real := shutil.which(program):
-            (folder / program).symlink_to(real)
-    return folder
-
-
-def test_download_without_wget_takes_files_put_there_by_hand(download, zenodo):
-    path = str(path_without_wget(download.tree))
-    assert_one_error(download(PATH=path), "wget", f"{IMAGES}.zip")
-    download.put_archives_by_hand()
-    succeeded(download(PATH=path))
-    assert download.names(IMAGES) == download.names(MASKS) == ALL_VOLUMES
-    assert zenodo.requests == []
-
-
-def test_download_verifies_where_there_is_no_sha256sum(download):
-    path = path_without_wget(download.tree)
-    for program in ("sha256sum", "shasum"):
-        (path / program).unlink(missing_ok=True)
-    digest = "import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest(), '-')"
-    shasum = f"""[[ "$1 $2" == "-a 256" ]] && exec "{sys.executable}" -c "{digest}" <"$3" """
-    download.tree.executable(path / "shasum", shasum)
-    download.put_archives_by_hand()
-    succeeded(download(PATH=str(path)))
+@pytest.mark.parametrize(
+    ("script", "module"),
+    [
+        ("download_dataset", "dataset"),
+        ("download_model_checkpoints", "checkpoints"),
+        ("download_checkpoints", "checkpoints"),
+    ],
+)
+@pytest.mark.parametrize("status", [0, 1, 130])
+def test_downloads_are_the_modules(tree, tmp_path, script, module, status):
+    python = tree.recorder("my python", f"exit {status}")
+    options = ["--mirror", "http://127.0.0.1/a folder"]
+    run = tree.run(f"scripts/{script}.sh", *options, cwd=tmp_path, PYTHON=str(python))
+    assert run.returncode == status
+    assert tree.calls == [["my python", str(tree.root), "-m", f"sam_lungs.{module}", *options]]
