@@ -4,7 +4,9 @@
 
 writes pairs laid out like the real dataset, `CT/phantom_001.nii.gz` and
 `Lung_Mask/phantom_001.nii.gz`. Odd cases are 512 x 512 int16 Hounsfield units; even cases are
-uint8, windowed, cropped to the body and rarely square, like slices exported by a publisher.
+uint8, windowed, cropped to the body and rarely square, like slices exported by a publisher. What
+was killed goes on where it was: `phantoms.json` says how the phantoms of the folder were made and
+which files are finished.
 
 The same seed gives the same arrays on every platform: all random numbers are PCG64 integers or
 uniform doubles made from them, and everything computed per pixel rounds as IEEE 754 prescribes (see
@@ -15,6 +17,7 @@ holds neither time nor name.
 
 import argparse
 import gzip
+import io
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,14 +25,19 @@ from types import SimpleNamespace
 import cv2
 import nibabel as nib
 import numpy as np
-from tqdm import tqdm
 
 from sam_lungs.errors import InputError, run_script
-from sam_lungs.files import check_writable, replacing
+from sam_lungs.files import alone_in, check_writable
 from sam_lungs.phantom_anatomy import render
+from sam_lungs.phantom_folder import PhantomFolder
 from sam_lungs.phantom_patient import draw_patient, uniform
 from sam_lungs.phantom_plane import Grid, blur
+from sam_lungs.progress import Progress
+from sam_lungs.provenance import code_sha256
+from sam_lungs.stopping import Stopped
 
+# The modules that decide the voxels.
+CODE = ("phantom", "phantom_anatomy", "phantom_organs", "phantom_patient", "phantom_plane")
 VARIANTS = ("hounsfield", "windowed", "alternate")
 LOWEST, HIGHEST = -0.12, 1.08  # what a volume covers, as a fraction of the lung's height
 
@@ -104,34 +112,49 @@ def phantom_volume(
 
 
 def write_phantoms(
-    output_folder: Path, cases: int, slices: int, seed: int, variant: str = "alternate"
+    output_folder: Path,
+    cases: int,
+    slices: int,
+    seed: int,
+    variant: str = "alternate",
+    overwrite: bool = False,
 ) -> None:
     """Write `cases` pairs of image and masks; see the module's docstring for names and formats.
 
-    With variant "alternate" odd cases are in Hounsfield units and even ones windowed. Raises
-    `InputError` for a number of cases or slices below 1, a negative seed, and where nothing can
-    be written.
+    With variant "alternate" odd cases are in Hounsfield units and even ones windowed. Pairs that
+    are there already and intact stay as they are. overwrite: first remove the phantoms of the
+    folder, however they were made.
+
+    Raises `InputError` for a number of cases or slices below 1, a negative seed, a folder whose
+    phantoms were made otherwise, or are just being made, and where nothing can be written.
     """
     if cases < 1 or slices < 1 or seed < 0:
         raise InputError("--cases and --slices must be at least 1, --seed at least 0")
     check_writable(output_folder)
-    folders = [output_folder / name for name in ("CT", "Lung_Mask")]
-    for case in tqdm(range(1, cases + 1), desc="phantoms", unit="volume"):
-        kind = VARIANTS[(case - 1) % 2] if variant == "alternate" else variant
-        image, masks, affine = phantom_volume(seed, case, slices, kind)
-        for folder, array in zip(folders, (image, masks), strict=True):
-            _write_nifti(folder / f"phantom_{case:03d}.nii.gz", array, affine)
+    made_of = {"slices": slices, "seed": seed, "variant": variant, "code_sha256": code_sha256(CODE)}
+    try:
+        with alone_in(output_folder):
+            folder = PhantomFolder(output_folder, made_of, overwrite)
+            missing = folder.missing(cases)
+            with Progress("phantoms", cases, cases - len(missing), "volume") as progress:
+                for case in missing:
+                    kind = VARIANTS[(case - 1) % 2] if variant == "alternate" else variant
+                    image, masks, affine = phantom_volume(seed, case, slices, kind)
+                    folder.write(case, [_nifti_gz(array, affine) for array in (image, masks)])
+                    progress.update()
+    except Stopped as stopped:
+        again = "run it again without --overwrite" if overwrite else "run it again"
+        said = f"{output_folder}: the volumes made so far stay; {again} to make the rest"
+        raise Stopped(stopped.number, said) from None
 
 
-def _write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+def _nifti_gz(array: np.ndarray, affine: np.ndarray) -> bytes:
     nifti = nib.Nifti1Image(array.swapaxes(0, 1), affine)
     nifti.header.set_xyzt_units("mm")
-    with (
-        replacing(path) as temporary,
-        open(temporary, "wb") as file,
-        gzip.GzipFile("", "wb", compresslevel=4, fileobj=file, mtime=0) as stream,
-    ):
+    compressed = io.BytesIO()
+    with gzip.GzipFile("", "wb", compresslevel=4, fileobj=compressed, mtime=0) as stream:
         stream.write(nifti.to_bytes())
+    return compressed.getvalue()
 
 
 def _draw_grid(rng, patient, shape, variant):
@@ -231,6 +254,11 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=48, help="slices per volume")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--variant", choices=VARIANTS, default="alternate")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="remove the phantoms in the folder first, however they were made",
+    )
     write_phantoms(**vars(parser.parse_args()))
 
 

@@ -7,6 +7,7 @@ Jaccard index (Kirillov et al. 2023, arXiv:2304.02643, appendix A).
 """
 
 import argparse
+import io
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,14 +17,22 @@ import numpy as np
 import torch
 from segment_anything.modeling import Sam
 from torch.nn import functional as F
-from tqdm import trange
 
 from sam_lungs.compact import build_compact
 from sam_lungs.errors import InputError, run_script
-from sam_lungs.files import check_writable, replacing
-from sam_lungs.segmenter import DEVICES, choose_devices
-from sam_lungs.training_data import PADDING, Task, augment, draw_tasks, make_pool
+from sam_lungs.files import alone_in, check_writable, read_signed, replacing, write_signed
+from sam_lungs.options import DEVICES
+from sam_lungs.progress import Progress
+from sam_lungs.provenance import code_sha256, difference
+from sam_lungs.segmenter import choose_devices
+from sam_lungs.stopping import Stop, Stopped
+from sam_lungs.training_data import PADDING, Task, augment, draw_tasks
+from sam_lungs.training_pool import CODE as POOL_CODE
+from sam_lungs.training_pool import make_pool
 
+# The modules that decide the weights.
+CODE = (*POOL_CODE, "prompts", "compact", "training")
+STEPS_BETWEEN_SAVES = 50
 LEARNING_RATE = 1e-3
 WARMUP_STEPS = 150
 WEIGHT_DECAY = 0.05
@@ -64,9 +73,14 @@ class Training:
             cycle_momentum=False,
         )
         self.step = 0
+        self.made_of = asdict(settings) | {
+            "code_sha256": code_sha256(CODE),
+            "torch": str(torch.__version__),
+            "device": device.type,
+        }
 
-    def take_step(self, pool: np.ndarray) -> float:
-        """Learn from a batch of random slices of the pool; return the loss."""
+    def take_step(self, pool: Sequence[np.ndarray]) -> float:
+        """Learn from a batch of random slices, each as `make_slice` gives it; return the loss."""
         # Seeded anew, so that a training that was continued sees the same slices.
         rng = np.random.default_rng([self.settings.seed, self.step])
         numbers = rng.integers(len(pool), size=self.settings.batch_size)
@@ -82,21 +96,29 @@ class Training:
         return loss.item()
 
     def save(self, path: Path) -> None:
-        """Write everything that `load` needs to go on from here."""
+        """Write everything that `load` needs to go on from here.
+
+        Raises `InputError` when it cannot be written; what was at `path` before is then untouched.
+        """
         state = {name: getattr(self, name).state_dict() for name in self._parts}
-        with replacing(path) as temporary:
-            torch.save(state | {"settings": asdict(self.settings), "step": self.step}, temporary)
+        write_signed(path, _saved(state | {"made_of": self.made_of, "step": self.step}))
 
     def load(self, path: Path) -> None:
         """Go on from where `save` was called.
 
-        Raises `InputError` when that was a training with other settings.
+        Raises `InputError` when that was another training, and when the file is damaged.
         """
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if state["settings"] != asdict(self.settings):
+        data = read_signed(path)
+        if data is None:
             raise InputError(
-                f"{path}: of a training with {state['settings']}; go on with those, delete it, or"
-                " choose another --working_folder"
+                f"{path}: damaged, or of an earlier version; delete it to train from the start"
+            )
+        state = torch.load(io.BytesIO(data), map_location=self.device, weights_only=True)
+        if state["made_of"] != self.made_of:
+            raise InputError(
+                f"{path}: of another training"
+                f" ({difference(state['made_of'], self.made_of)}); add --overwrite to train from"
+                " the start, or choose another --working_folder"
             )
         for name in self._parts:
             getattr(self, name).load_state_dict(state[name])
@@ -108,7 +130,18 @@ class Training:
             name: weight.half().cpu() for name, weight in self.average.module.state_dict().items()
         }
         with replacing(path) as temporary:
-            torch.save(weights, temporary)
+            temporary.write_bytes(_saved(weights))
+
+
+def _saved(content: dict) -> bytes:
+    """Return the bytes of a checkpoint.
+
+    Given a path, `torch.save` would name the archive after it, and on a full disk raise what is no
+    `OSError`.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
 
 
 def slices_loss(
@@ -192,6 +225,48 @@ def mask_loss(
     return FOCAL_WEIGHT * focal + dice + (scores - jaccard) ** 2
 
 
+def train(
+    settings: Settings,
+    device: torch.device,
+    working_folder: Path,
+    output_file_path: Path,
+    overwrite: bool = False,
+) -> None:
+    """Train to the end, going on from where an earlier call stopped, and write the checkpoint.
+
+    overwrite: from the start, whatever training was in the working folder.
+
+    Raises `InputError` when that was another one, when its state is damaged, when another process
+    trains there, and when something cannot be written; `Stopped` on a signal, with the step in hand
+    finished and saved.
+    """
+    training = Training(settings, device)
+    state_path = working_folder / "state.pth"
+    with alone_in(working_folder), Stop() as stop:
+        if overwrite:
+            state_path.unlink(missing_ok=True)
+        if state_path.exists():
+            training.load(state_path)
+            print(f"going on from step {training.step}")
+        pool = make_pool(working_folder, settings.seed, settings.slices, stop)
+        loss = 0.0
+        with Progress("training", settings.steps, training.step, "step") as progress:
+            while training.step < settings.steps:
+                latest = training.take_step(pool)
+                loss = latest if loss == 0 else 0.98 * loss + 0.02 * latest
+                progress.update(remark=f"loss {loss:.4f}")
+                last = training.step == settings.steps
+                if stop or last or training.step % STEPS_BETWEEN_SAVES == 0:
+                    training.save(state_path)
+                if stop:
+                    again = "run it again" + (" without --overwrite" if overwrite else "")
+                    raise Stopped(
+                        stop.number,
+                        f"{state_path}: step {training.step} of {settings.steps}; {again} to go on",
+                    )
+        training.save_weights(output_file_path)
+
+
 def main() -> None:
     """Train as the command line says, going on from where an earlier call stopped."""
     parser = argparse.ArgumentParser(
@@ -216,30 +291,22 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=Settings.seed)
     parser.add_argument("--device", choices=DEVICES, default="auto")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="train from the start, whatever training the working folder holds",
+    )
     args = parser.parse_args()
 
     check_writable(args.output_file_path.parent)
+    check_writable(args.working_folder)
     device = choose_devices(args.device)[0]
     settings = Settings(args.steps, args.batch_size, args.slices, args.seed)
     # The learning rate needs four steps to rise and fall.
     if args.steps < 4 or min(args.batch_size, args.slices) < 1:
         raise InputError("--steps must be at least 4, --batch_size and --slices at least 1")
-    training = Training(settings, device)
-    state_path = args.working_folder / "state.pth"
-    if state_path.exists():
-        training.load(state_path)
-        print(f"going on from step {training.step}")
-    pool = make_pool(args.working_folder, args.seed, args.slices)
-    started, loss = time.monotonic(), 0.0
-    with trange(args.steps, initial=training.step, unit="step") as bar:
-        while training.step < args.steps:
-            latest = training.take_step(pool)
-            loss = latest if loss == 0 else 0.98 * loss + 0.02 * latest
-            bar.update()
-            bar.set_postfix(loss=f"{loss:.4f}")
-            if training.step % 50 == 0:
-                training.save(state_path)
-    training.save_weights(args.output_file_path)
+    started = time.monotonic()
+    train(settings, device, args.working_folder, args.output_file_path, args.overwrite)
     print(f"{args.output_file_path}: trained for {(time.monotonic() - started) / 60:.0f} min")
 
 

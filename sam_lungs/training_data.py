@@ -1,16 +1,12 @@
 """What the compact SAM learns from: slices of random phantoms, prompts, and what they ask for."""
 
 from dataclasses import dataclass
-from multiprocessing import get_context
-from pathlib import Path
 
 import cv2
 import numpy as np
 from segment_anything.utils.transforms import ResizeLongestSide
-from tqdm import tqdm
 
 from sam_lungs.compact import IMAGE_SIZE
-from sam_lungs.files import replacing
 from sam_lungs.phantom import sample_slice
 from sam_lungs.prompts import NEGATIVES, POINTS, PromptProtocol, Prompts, make_prompts
 from sam_lungs.windowing import LUNG_WINDOW, slice_to_rgb
@@ -59,27 +55,6 @@ def fit(image_rgb: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarr
         )
         squares[1, :rows, :columns][share > 0.5] = label
     return squares[0], squares[1]
-
-
-def make_pool(folder: Path, seed: int, slices: int) -> np.ndarray:
-    """Make a file of training slices in a folder, or open the one that is there.
-
-    Returns (slices, 2, IMAGE_SIZE, IMAGE_SIZE) uint8 as a memory map: what `make_slice` gives.
-    """
-    path = folder / f"slices_{slices}_seed_{seed}.npy"
-    if not path.exists():
-        # Not forked: a fork of a process in which torch has threads can hang.
-        with replacing(path) as temporary, get_context("spawn").Pool() as processes:
-            shape = (slices, 2, IMAGE_SIZE, IMAGE_SIZE)
-            pool = np.lib.format.open_memmap(temporary, "w+", np.uint8, shape)
-            made = processes.imap(_make_slice, ((seed, number) for number in range(slices)), 16)
-            for number, planes in enumerate(tqdm(made, "slices", slices, smoothing=0)):
-                pool[number] = planes
-    return np.load(path, mmap_mode="r")
-
-
-def _make_slice(seed_and_number: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    return make_slice(*seed_and_number)
 
 
 def augment(

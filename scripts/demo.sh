@@ -9,12 +9,14 @@ scripts/setup.sh
 find_python
 
 folder=working_data/demo
-"${python[@]}" -m sam_lungs.phantom --output_folder datasets/phantom --cases 2 --slices 48 --seed 0
+# What an earlier version of the code made there would be refused.
+rm -rf "$folder"
+"${python[@]}" -m sam_lungs.phantom --output_folder "$folder/phantom" --cases 2 --slices 48 --seed 0
 for name in phantom_001 phantom_002; do
   "${python[@]}" nifti_to_numpy.py \
-    -i "datasets/phantom/CT/$name.nii.gz" -o "$folder/image_$name.npy"
+    -i "$folder/phantom/CT/$name.nii.gz" -o "$folder/image_$name.npy"
   "${python[@]}" nifti_to_numpy.py \
-    -i "datasets/phantom/Lung_Mask/$name.nii.gz" -o "$folder/masks_$name.npy"
+    -i "$folder/phantom/Lung_Mask/$name.nii.gz" -o "$folder/masks_$name.npy"
   images+=("$folder/image_$name.npy")
   masks+=("$folder/masks_$name.npy")
 done

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains the compact SAM anew into checkpoints/sam_compact.pth; run it again to go on after a stop.
+# Trains the compact SAM anew into checkpoints/sam_compact.pth; run it again to go on where it was.
 # usage: scripts/train_compact_checkpoint.sh [sam_lungs.training options]
 # A new checkpoint is refused until its size and SHA-256 are put into sam_lungs/checkpoints.py.
 set -euo pipefail

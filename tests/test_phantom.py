@@ -2,14 +2,24 @@
 
 import gzip
 import hashlib
+import json
+import os
+import random
+import re
+import signal
+import time
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 from conftest import assert_refused
+from faults import EVERY, FAULTS, Child, break_everywhere, contents, damaged, finish, wait_for
 
+from sam_lungs.errors import InputError
+from sam_lungs.files import open_locked
 from sam_lungs.phantom import phantom_volume, sample_slice, write_phantoms
+from sam_lungs.phantom_folder import RECORD_NAME
 from sam_lungs.phantom_patient import LEFT_LUNG, RIGHT_LUNG
 
 VARIANTS = ("hounsfield", "windowed")
@@ -26,6 +36,11 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("phantom")
     write_phantoms(folder, cases=2, slices=4, seed=3)
     return folder
+
+
+def times(folder):
+    """When each volume below a folder was written."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*.gz")}
 
 
 def digest(*arrays):
@@ -55,12 +70,12 @@ def test_another_seed_or_case_is_another_patient():
 
 def test_files_of_one_seed_are_the_same_bytes(folder, tmp_path):
     write_phantoms(tmp_path, cases=2, slices=4, seed=3)
-    names = sorted(path.relative_to(folder) for path in folder.rglob("*.*"))
-    assert names == [
-        Path(kind, f"phantom_{case:03d}.nii.gz") for kind in ("CT", "Lung_Mask") for case in (1, 2)
+    written = contents(folder)
+    assert sorted(written) == [
+        *(f"{kind}/phantom_00{case}.nii.gz" for kind in ("CT", "Lung_Mask") for case in (1, 2)),
+        RECORD_NAME,
     ]
-    for name in names:
-        assert (folder / name).read_bytes() == (tmp_path / name).read_bytes()
+    assert contents(tmp_path) == written
 
 
 def test_gzip_header_holds_neither_time_nor_name(folder):
@@ -184,8 +199,8 @@ def test_command_writes_what_it_is_asked_for(run, tmp_path):
     assert result.returncode == 0, result.stderr
     with gzip.open(folder / "Lung_Mask" / "phantom_001.nii.gz") as stream:
         assert len(stream.read()) == 352 + 512 * 512 * 2
-    left = [path.name for path in folder.rglob("*") if path.is_file()]
-    assert left == ["phantom_001.nii.gz"] * 2  # and no temporary file
+    left = sorted(path.name for path in folder.rglob("*") if path.is_file())
+    assert left == ["phantom_001.nii.gz"] * 2 + [RECORD_NAME]  # and no temporary file
 
 
 @pytest.mark.parametrize("option", ["--cases", "--slices"])
@@ -200,3 +215,143 @@ def test_command_refuses_a_folder_it_cannot_write(run, tmp_path):
     blocked.write_text("not a folder")
     result = run(COMMAND, "--output_folder", blocked, "--cases", 1, "--slices", 1)
     assert_refused(result, f"{blocked}: cannot be written")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_write_may_be_the_last(tmp_path, fault):
+    arguments = ("-o", "out", "--cases", 2, "--slices", 1, "--seed", 3)
+    tried = break_everywhere(tmp_path, "out", fault, "sam_lungs/phantom.py", *arguments)
+    assert tried >= 20 // EVERY
+
+
+def test_killed_again_and_again_it_ends_with_the_same_bytes(folder, tmp_path):
+    rng = random.Random(0)
+    arguments = ("-o", "out", "--cases", 2, "--slices", 4, "--seed", 3)
+    for _ in range(12):
+        child = Child(tmp_path, "sam_lungs/phantom.py", *arguments)
+        time.sleep(rng.uniform(0, 1))
+        child.send(signal.SIGKILL)
+        assert child.wait() in (0, -signal.SIGKILL)
+    finish(tmp_path, "sam_lungs/phantom.py", *arguments)
+    assert contents(tmp_path / "out") == contents(folder)
+
+
+def test_complete_phantoms_stay_as_they_are_and_more_cases_add(folder, tmp_path):
+    write_phantoms(tmp_path, cases=1, slices=4, seed=3)
+    before = times(tmp_path)
+    write_phantoms(tmp_path, cases=1, slices=4, seed=3)
+    assert times(tmp_path) == before
+    write_phantoms(tmp_path, cases=2, slices=4, seed=3)
+    assert times(tmp_path).items() > before.items()
+    assert contents(tmp_path) == contents(folder)
+
+
+def test_a_damaged_volume_is_made_again_and_no_other(tmp_path):
+    write_phantoms(tmp_path, cases=2, slices=1, seed=3)
+    whole = contents(tmp_path)
+    for name in ("CT/phantom_001.nii.gz", "Lung_Mask/phantom_002.nii.gz"):
+        before = times(tmp_path)
+        for content in damaged(whole[name], lengths=10, flips=15):
+            (tmp_path / name).write_bytes(content)
+            write_phantoms(tmp_path, cases=2, slices=1, seed=3)
+            assert contents(tmp_path) == whole
+        changed = {path.name for path, when in times(tmp_path).items() if before[path] != when}
+        assert changed == {Path(name).name}
+    (tmp_path / "CT" / "phantom_001.nii.gz").unlink()
+    write_phantoms(tmp_path, cases=2, slices=1, seed=3)
+    assert contents(tmp_path) == whole
+
+
+def test_a_damaged_record_is_refused_or_does_no_harm(tmp_path):
+    write_phantoms(tmp_path, cases=1, slices=1, seed=3)
+    whole, refused = contents(tmp_path), 0
+    for content in damaged(whole[RECORD_NAME], lengths=60, flips=120):
+        (tmp_path / RECORD_NAME).write_bytes(content)
+        said = ""
+        try:
+            write_phantoms(tmp_path, cases=1, slices=1, seed=3)
+        except InputError as error:
+            said = str(error)
+            refused += 1
+        assert re.fullmatch(r"|.*(other phantoms|damaged).*--overwrite.*", said)
+        after = contents(tmp_path)
+        assert after.keys() == whole.keys()
+        assert all(after[name] == whole[name] for name in whole if name != RECORD_NAME)
+    assert refused > 80
+
+
+@pytest.mark.parametrize(
+    ("changed", "word"),
+    [
+        ({"seed": 4}, "seed 3 there, 4 now"),
+        ({"slices": 2}, "slices 1 there, 2 now"),
+        ({"variant": "windowed"}, "variant alternate there, windowed now"),
+    ],
+)
+def test_other_phantoms_are_refused_and_overwritten_when_asked(tmp_path, changed, word):
+    asked = {"cases": 1, "slices": 1, "seed": 3} | changed
+    write_phantoms(tmp_path / "new", **asked)
+    write_phantoms(tmp_path / "old", cases=2, slices=1, seed=3)
+    before = contents(tmp_path / "old")
+    with pytest.raises(InputError, match=word):
+        write_phantoms(tmp_path / "old", **asked)
+    assert contents(tmp_path / "old") == before
+    write_phantoms(tmp_path / "old", **asked, overwrite=True)
+    assert contents(tmp_path / "old") == contents(tmp_path / "new")
+
+
+def test_phantoms_of_other_code_or_of_unknown_making_are_refused(tmp_path):
+    write_phantoms(tmp_path, cases=1, slices=1, seed=3)
+    path = tmp_path / RECORD_NAME
+    record = json.loads(path.read_text())
+    record["made_of"]["code_sha256"] = 64 * "0"
+    path.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"code_sha256 000000000000 there, .* --overwrite"):
+        write_phantoms(tmp_path, cases=1, slices=1, seed=3)
+    path.unlink()
+    with pytest.raises(InputError, match=f"has phantoms but no {RECORD_NAME} .* --overwrite"):
+        write_phantoms(tmp_path, cases=1, slices=1, seed=3)
+
+
+def test_the_second_process_in_a_folder_refuses(run, tmp_path):
+    descriptor = open_locked(tmp_path / ".lock", wait=False)
+    result = run(COMMAND, "--output_folder", tmp_path, "--cases", 1, "--slices", 1)
+    assert_refused(result, f"{tmp_path}: another process is at work there")
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+    os.close(descriptor)
+    write_phantoms(tmp_path, cases=1, slices=1, seed=0)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_the_volumes_and_says_how_to_go_on(tmp_path, number, status):
+    arguments = ("-o", "out", "--cases", 50, "--slices", 2, "--seed", 3)
+    child = Child(tmp_path, "sam_lungs/phantom.py", *arguments)
+    folder = tmp_path / "out"
+    wait_for(folder / "CT" / "phantom_002.nii.gz", child)  # so the first is recorded
+    child.send(number)
+    assert child.wait() == status
+    assert child.said()[-1] == (
+        "stopped: out: the volumes made so far stay; run it again to make the rest"
+    )
+    assert "Traceback" not in str(child.said())
+    before = (folder / "CT" / "phantom_001.nii.gz").stat().st_mtime_ns
+    write_phantoms(folder, cases=2, slices=2, seed=3)
+    assert (folder / "CT" / "phantom_001.nii.gz").stat().st_mtime_ns == before
+    assert not list(folder.rglob(".*"))
+
+
+def test_a_full_disk_is_one_line_and_more_room_is_all_it_takes(small_disk, run, tmp_path):
+    arguments = ("--cases", 2, "--slices", 2, "--seed", 3)
+    assert run(COMMAND, "-o", tmp_path / "roomy", *arguments).returncode == 0
+    whole = contents(tmp_path / "roomy")
+    folder = small_disk(len(whole["CT/phantom_001.nii.gz"]) // 1024 + 60)
+    done = run(COMMAND, "-o", folder, *arguments)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    left = contents(folder)
+    assert "CT/phantom_001.nii.gz" in left
+    assert all(left[name] == whole[name] for name in left if name != RECORD_NAME)
+    small_disk(4096)
+    assert run(COMMAND, "-o", folder, *arguments).returncode == 0
+    assert contents(folder) == whole
