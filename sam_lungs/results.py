@@ -194,9 +194,7 @@ def read_raw_data(path: Path) -> pd.DataFrame:
     Raises `InputError` when it is not such a table, or breaks off.
     """
     try:
-        # By way of text, because some versions of pandas round the last bit of a number they read.
-        table = pd.read_csv(path, dtype="string")
-        table = table.astype({name: COLUMNS[name] for name in table if name in COLUMNS})
+        table = _read_csv(path, COLUMNS)
         whole = path.read_bytes().endswith(b"\n")
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path}: not a table of slices; process its image again") from error
@@ -210,11 +208,20 @@ def read_empty_slices(folder: Path) -> pd.DataFrame:
 
     Raises `InputError` when it is not such a table.
     """
-    path = folder / "empty_slices.csv"
+    path = folder / EMPTY_SLICES_NAME
     try:
-        return pd.read_csv(path).astype(EMPTY_COLUMNS)
-    except (OSError, ValueError, KeyError) as error:
+        return _read_csv(path, EMPTY_COLUMNS)[list(EMPTY_COLUMNS)]
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise InputError(f"{path}: not a table of empty slices; process its image again") from error
+
+
+def _read_csv(path: Path, dtypes: dict[str, str]) -> pd.DataFrame:
+    """Read a table, its columns as `dtypes` has them.
+
+    By way of text, because some versions of pandas round the last bit of a number they read.
+    """
+    table = pd.read_csv(path, dtype="string")
+    return table.astype({name: dtype for name, dtype in dtypes.items() if name in table})
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:

@@ -113,5 +113,7 @@ def _t_interval(values: np.ndarray) -> tuple[float, float]:
     cases = len(values)
     if cases < 2:
         return np.nan, np.nan
-    reach = stats.t.ppf((1 + CONFIDENCE) / 2, cases - 1) * stats.sem(values)
+    # Rounded, because its twelfth digit depends on SciPy's version.
+    quantile = round(stats.t.ppf((1 + CONFIDENCE) / 2, cases - 1), 9)
+    reach = quantile * stats.sem(values)
     return float(values.mean() - reach), float(values.mean() + reach)

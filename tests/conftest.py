@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from faults import ROOT as ROOT
+from faults import Child
 from hypothesis import HealthCheck, settings
 from segment_anything.modeling import (
     ImageEncoderViT,
@@ -18,8 +19,6 @@ from segment_anything.modeling import (
     Sam,
     TwoWayTransformer,
 )
-
-ROOT = Path(__file__).resolve().parent.parent
 
 # Chosen with `scripts/test.sh --hypothesis-profile=nightly`.
 UNHURRIED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -38,20 +37,16 @@ def real_data() -> Path:
 
 @pytest.fixture
 def run(tmp_path):
-    """Run a script or a module from another folder, as a user does, and return what it said.
+    """Run a script or a module in a process of its own, from another folder, as a user does.
 
-    Nothing leaves the machine: the proxy it would have to go through refuses every connection.
+    Returns what it said. It finds what takes seconds to import imported, see `faults`; that each
+    starts without, `test_cold_start.py` tells.
     """
 
     def run_python(name: str, *arguments: object) -> subprocess.CompletedProcess:
-        program = [str(ROOT / name)] if name.endswith(".py") else ["-m", name]
-        return subprocess.run(
-            [sys.executable, *program, *map(str, arguments)],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "https_proxy": "http://127.0.0.1:9"},
-            capture_output=True,
-            text=True,
-        )
+        script = name if name.endswith(".py") else f"{name.replace('.', '/')}.py"
+        child = Child(tmp_path, script, *arguments)
+        return subprocess.CompletedProcess(script, child.wait(), *child.streams())
 
     return run_python
 

@@ -14,15 +14,17 @@ import shutil
 import signal
 import stat
 import sys
+import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
 
-from conftest import ROOT
 from hypothesis import settings
 
+ROOT = Path(__file__).resolve().parent.parent
 NIGHTLY = settings().max_examples > 1000
 # Normally a fault happens at one write of so many, others for each kind of fault.
 EVERY = 1 if NIGHTLY else 3
@@ -35,13 +37,17 @@ _forking.set_forkserver_preload(["sam_lungs.inspection", "sam_lungs.report", "sc
 
 
 class Child:
-    """A script that runs in a folder; what it says goes to a file there.
+    """A script that runs in a folder.
 
     fault: of `FAULTS`, and at which of its writes it happens.
     """
 
     def __init__(
-        self, folder: Path, script: str, *arguments: object, fault: tuple[str, int] | None = None
+        self,
+        folder: Path,
+        script: str | Path,
+        *arguments: object,
+        fault: tuple[str, int] | None = None,
     ) -> None:
         before = os.environ.get("PYTHONPATH")
         os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
@@ -50,10 +56,11 @@ class Child:
             del os.environ["PYTHONPATH"]
         else:
             os.environ["PYTHONPATH"] = before
-        self._log = folder / f"said_{len(list(folder.glob('said_*')))}"
-        self._process = _forking.Process(
-            target=_run, args=(folder, self._log, [str(ROOT / script), *map(str, arguments)], fault)
-        )
+        # Beside the folder, whose content tests look at.
+        said = Path(tempfile.mkdtemp(prefix=f"{folder.name}_said_", dir=folder.parent))
+        self._logs = [said / name for name in ("stdout", "stderr")]
+        command = [str(ROOT / script), *map(str, arguments)]
+        self._process = _forking.Process(target=_run, args=(folder, self._logs, command, fault))
         self._process.start()
         self.pid = self._process.pid
 
@@ -72,8 +79,12 @@ class Child:
         return self._process.exitcode
 
     def said(self) -> list[str]:
-        """The lines it has written to standard output and standard error."""
-        return self._log.read_text().splitlines()
+        """The lines it has written to standard output, and then those to standard error."""
+        return "".join(self.streams()).splitlines()
+
+    def streams(self) -> list[str]:
+        """What it has written to standard output and to standard error."""
+        return [log.read_text() for log in self._logs]
 
 
 def finish(folder: Path, script: str, *arguments: object) -> list[str]:
@@ -94,7 +105,7 @@ def break_everywhere(
     """
     child = Child(folder, script, *arguments, fault=(fault, 0))
     assert child.wait() == 0, child.said()
-    writes = int(child.said()[-1])
+    writes = int(child.streams()[0].splitlines()[-1])
     undisturbed = contents(folder / output, but)
     places = range(1 + FAULTS.index(fault) % EVERY, writes + 1, EVERY)
     for place in places:
@@ -144,13 +155,17 @@ def wait_for(path: Path, child: Child) -> None:
         time.sleep(0.002)
 
 
-def _run(folder: Path, log: Path, arguments: list[str], fault: tuple[str, int] | None) -> None:
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
+def _run(
+    folder: Path, logs: list[Path], arguments: list[str], fault: tuple[str, int] | None
+) -> None:
+    for stream, log in enumerate(logs, 1):
+        os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     os.chdir(folder)
+    # Nothing leaves the machine: the proxy it would have to go through refuses every connection.
+    os.environ["https_proxy"] = "http://127.0.0.1:9"
     # Which is ignored where the tests are started in a shell's background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    warnings.simplefilter("error")
     writes = _break(*fault) if fault else None
     sys.argv = arguments
     try:

@@ -95,7 +95,7 @@ def killed(lines: int, folder: Path, *arguments: object) -> None:
 
 def test_killed_again_and_again_it_ends_like_one_that_was_not(folder, expected):
     rng = random.Random(0)
-    for _ in range(500 if NIGHTLY else 10):
+    for _ in range(100 if NIGHTLY else 10):
         child = begin(recorded(folder) + rng.randint(0, SLICES), folder, *pair("a", "b"), *RUN)
         child.send(signal.SIGKILL)
         # Tables are whole or not there.
