@@ -25,15 +25,22 @@ from pathlib import Path
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
-NIGHTLY = settings().max_examples > 1000
-# Normally a fault happens at one write of so many, others for each kind of fault.
-EVERY = 1 if NIGHTLY else 3
 FAULTS = ("kill", "half", "full_disk")
 # Only these tell when and how long a run was.
 TIMES = ("started", "seconds", "seconds_per_slice")
 
 _forking = multiprocessing.get_context("forkserver")
 _forking.set_forkserver_preload(["sam_lungs.inspection", "sam_lungs.report", "scipy.stats"])
+
+
+def is_nightly() -> bool:
+    """Whether the tests run at their full length; known only once all options are read."""
+    return settings().max_examples > 1000
+
+
+def every() -> int:
+    """Of how many writes a fault happens at one, others for each kind of fault."""
+    return 1 if is_nightly() else 3
 
 
 class Child:
@@ -107,7 +114,7 @@ def break_everywhere(
     assert child.wait() == 0, child.said()
     writes = int(child.streams()[0].splitlines()[-1])
     undisturbed = contents(folder / output, but)
-    places = range(1 + FAULTS.index(fault) % EVERY, writes + 1, EVERY)
+    places = range(1 + FAULTS.index(fault) % every(), writes + 1, every())
     for place in places:
         shutil.rmtree(folder / output)
         child = Child(folder, script, *arguments, fault=(fault, place))

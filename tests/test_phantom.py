@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from conftest import assert_refused
-from faults import EVERY, FAULTS, Child, break_everywhere, contents, damaged, finish, wait_for
+from faults import FAULTS, Child, break_everywhere, contents, damaged, every, finish, wait_for
 
 from sam_lungs.errors import InputError
 from sam_lungs.files import open_locked
@@ -221,7 +221,7 @@ def test_command_refuses_a_folder_it_cannot_write(run, tmp_path):
 def test_every_write_may_be_the_last(tmp_path, fault):
     arguments = ("-o", "out", "--cases", 2, "--slices", 1, "--seed", 3)
     tried = break_everywhere(tmp_path, "out", fault, "sam_lungs/phantom.py", *arguments)
-    assert tried >= 20 // EVERY
+    assert tried >= 20 // every()
 
 
 def test_killed_again_and_again_it_ends_with_the_same_bytes(folder, tmp_path):

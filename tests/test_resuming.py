@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, chest, save_nifti
-from faults import FAULTS, NIGHTLY, Child, break_everywhere, contents, finish
+from faults import FAULTS, Child, break_everywhere, contents, finish, is_nightly
 
 from sam_lungs.results import JOURNAL_NAME
 from sam_lungs.volumes import read_nifti, write_numpy
@@ -95,7 +95,7 @@ def killed(lines: int, folder: Path, *arguments: object) -> None:
 
 def test_killed_again_and_again_it_ends_like_one_that_was_not(folder, expected):
     rng = random.Random(0)
-    for _ in range(100 if NIGHTLY else 10):
+    for _ in range(100 if is_nightly() else 10):
         child = begin(recorded(folder) + rng.randint(0, SLICES), folder, *pair("a", "b"), *RUN)
         child.send(signal.SIGKILL)
         # Tables are whole or not there.
@@ -238,17 +238,17 @@ def test_every_write_may_be_the_last(tmp_path, fault):
     command = [
         *(SCRIPT, "-i", "image_a.nii.gz", "-m", "masks_a.nii.gz", *RUN),
         *("--empty_slices", "nearest"),
-        *(("--prompts", "paper,no_box", "--debug") if NIGHTLY else ()),
+        *(("--prompts", "paper,no_box") if is_nightly() else ()),
     ]
     tried = break_everywhere(tmp_path, "out", fault, *command)
-    assert tried >= (100 if NIGHTLY else 10)
+    assert tried >= (60 if is_nightly() else 10)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are Linux's")
 def test_short_of_memory_it_says_so_or_is_right(folder, expected):
     """From too little to load PyTorch with to enough."""
     said = []
-    for megabytes in range(1000, 8000, 500 if NIGHTLY else 3000):
+    for megabytes in range(1000, 8000, 500 if is_nightly() else 3000):
         limited = f"ulimit -v {megabytes}000; exec {sys.executable} {ROOT / SCRIPT} " + " ".join(
             [*pair("a"), *RUN]
         )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, assert_refused
-from faults import EVERY, FAULTS, break_everywhere, contents, damaged
+from faults import FAULTS, break_everywhere, contents, damaged, every
 
 from sam_lungs import training_pool
 from sam_lungs.checkpoints import load_sam
@@ -295,7 +295,7 @@ def test_every_write_may_be_the_last(tmp_path, fault):
         *("--slices", 3, "--seed", 3),
         but="state.pth",  # what unpickles the same need not be pickled the same
     )
-    assert tried >= 12 // EVERY
+    assert tried >= 12 // every()
 
 
 def test_ctrl_c_finishes_the_step_in_hand_and_saves_it(tmp_path):
