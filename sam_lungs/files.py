@@ -101,6 +101,16 @@ def sync_folder(folder: Path) -> None:
     os.close(descriptor)
 
 
+def remove(path: Path) -> None:
+    """Remove a file if it is there; raises `InputError` when it cannot be removed."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be removed ({error.strerror}); check its folder"
+        ) from error
+
+
 def check_writable(folder: Path) -> None:
     """Raise `InputError` when a folder cannot be written to, or made; makes nothing itself."""
     existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))

@@ -1,6 +1,7 @@
 """A look at all that a study is given, and a rehearsal, before hours are spent on it."""
 
 import io
+import os
 import shutil
 from contextlib import redirect_stderr
 from copy import copy
@@ -23,7 +24,7 @@ from sam_lungs.inputs import (
     written_folders,
 )
 from sam_lungs.results import read_run
-from sam_lungs.runs import AnotherRun, is_finished, recorded_slices
+from sam_lungs.runs import is_finished, recorded_slices
 from sam_lungs.study import Study
 from sam_lungs.volumes import volume_name
 from sam_lungs.windowing import Window
@@ -98,7 +99,7 @@ def _tell_cost(study: Study, to_do: list[tuple[int, tuple[Path, Path]]]) -> None
     expected_bytes = slices * cost.slice_bytes + len(to_do) * cost.volume_bytes
     print(f": about {duration} at {cost.seconds:.3g} s each, {expected_bytes / 1e6:.3g} MB")
     for folder in written_folders(first[0], study.options):
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
         if (free_bytes := shutil.disk_usage(existing).free) < expected_bytes:
             raise InputError(
                 f"{folder}: has room for {free_bytes / 1e6:.0f} MB, but about"
@@ -146,7 +147,7 @@ def _slices_left(study: Study, pair: Pair, faults: list[str]) -> int:
         try:
             finished = is_finished(folder, run | study.rules(protocol))
             done.append(prompted if finished else recorded_slices(folder))
-        except AnotherRun as error:
+        except InputError as error:
             faults.append(str(error))
     return len(prompted - set.intersection(*done)) if done else len(prompted)
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from sam_lungs.errors import InputError
+from sam_lungs.files import remove
 from sam_lungs.results import (
     JOURNAL_NAME,
     RAW_DATA_NAME,
@@ -113,9 +114,10 @@ def _problem(folder: Path, tables: list[Path]) -> str | None:
     Raises `InputError` when it does, but they were changed.
     """
     run = read_run(folder)
+    is_begun = (folder / JOURNAL_NAME).exists()
+    if is_begun and (run is None or changed_file(folder, run)):
+        return "its run is not finished; the same command goes on"
     if run is None:
-        if (folder / JOURNAL_NAME).exists():
-            return "its run is not finished; the same command goes on"
         if folder / RAW_DATA_NAME in tables:
             return f"its run broke off (there is no {RUN_NAME})"
     elif changed := changed_file(folder, run):
@@ -138,7 +140,7 @@ def write_study(study: Study, output_folder: Path) -> None:
         if len(table):
             write_csv(table, output_folder / file_name)
         else:  # that of an earlier study
-            (output_folder / file_name).unlink(missing_ok=True)
+            remove(output_folder / file_name)
 
 
 def _volume_row(table: pd.DataFrame) -> dict:

@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 
 from sam_lungs.errors import InputError
-from sam_lungs.files import open_locked
+from sam_lungs.files import open_locked, sync_folder
 
 
 class Journal:
@@ -32,6 +32,7 @@ class Journal:
             self._descriptor = open_locked(path, wait=False)
             self.records, self._size = _whole(path.read_bytes())
             os.ftruncate(self._descriptor, self._size)
+            sync_folder(path.parent)
         except BlockingIOError:
             raise
         except OSError as error:

@@ -24,6 +24,10 @@ PACKAGES = (
 )
 
 
+# What measures surfaces, and has no part in masks and embeddings.
+SURFACE_PACKAGES = ("monai", "scipy")
+
+
 def code_commit() -> str | None:
     """Return the commit of this code, `-dirty` if it was changed since; `None` outside git."""
     git = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
@@ -63,13 +67,17 @@ def difference(there: Mapping[str, object], now: Mapping[str, object]) -> str:
 def versions() -> dict[str, str]:
     """Return the versions of Python, the system, and the packages that make the numbers."""
     system = {"python": platform.python_version(), "system": platform.platform()}
-    return system | package_versions()
+    return system | package_versions() | _versions_of(SURFACE_PACKAGES)
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of the packages that make the numbers."""
+    """Return the versions of the packages that make masks and scores."""
+    return _versions_of(PACKAGES)
+
+
+def _versions_of(packages: Sequence[str]) -> dict[str, str]:
     found = {}
-    for package in PACKAGES:
+    for package in packages:
         # Another build, such as opencv-python, does as well and goes by another name.
         with suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
@@ -77,8 +85,15 @@ def package_versions() -> dict[str, str]:
 
 
 def device_name(device: "torch.device") -> str:
-    """Return the name of a GPU's product, or the kind of any other device."""
+    """Return the name of a GPU's product, or the kind of any other device.
+
+    Of a CPU also its vector instructions, which decide PyTorch's last digits.
+    """
     # Imported here because torch takes seconds, which the other facts need not wait for.
     import torch
 
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        return f"cpu ({torch.backends.cpu.get_cpu_capability()})"
+    return device.type

@@ -8,12 +8,14 @@ from statistics import fmean
 
 import numpy as np
 
+from sam_lungs.files import remove
 from sam_lungs.journal import Journal
 from sam_lungs.metrics import surface_agreement
 from sam_lungs.options import Options
 from sam_lungs.pipeline import SegmentedSlice
 from sam_lungs.results import (
     MASKS_NAME,
+    RUN_NAME,
     SURFACE_METRICS,
     EmptySlice,
     SliceResult,
@@ -84,11 +86,13 @@ class Recorder:
 
         Raises `InputError` when it cannot be written.
         """
+        # Without it, what lies here counts as half-written.
+        remove(self._folder / RUN_NAME)
         masks_path = self._folder / MASKS_NAME
         if self._options.save_masks:
             write_nifti(self._masks, self._image.geometry, masks_path)
         else:
-            masks_path.unlink(missing_ok=True)
+            remove(masks_path)
         empty_slices = None
         if self._options.empty_slices == "nearest":
             empty_slices = sorted(self._empty_slices, key=lambda empty: empty.slice)

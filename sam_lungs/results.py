@@ -9,7 +9,7 @@ import pandas as pd
 import yaml
 
 from sam_lungs.errors import InputError
-from sam_lungs.files import replacing, sha256_of
+from sam_lungs.files import remove, replacing, sha256_of
 from sam_lungs.prompts import Prompts
 
 # Every table of slices has the first two, as the authors'; the others are asked for.
@@ -102,11 +102,11 @@ def write_results(
         row = {"metric": "volume_dice", "avg": volume_dice(table)}
         summary = pd.concat([summary, pd.DataFrame([row])], ignore_index=True)
     # Without it, what lies here counts as half-written.
-    (folder / RUN_NAME).unlink(missing_ok=True)
+    remove(folder / RUN_NAME)
     write_csv(table, folder / RAW_DATA_NAME)
     write_csv(summary.astype({"slices": "Int64"}), folder / SUMMARY_NAME)
     # What an earlier run left here would be taken for this one's.
-    (folder / EMPTY_SLICES_NAME).unlink(missing_ok=True)
+    remove(folder / EMPTY_SLICES_NAME)
     if empty_slices is not None:
         table = pd.DataFrame(empty_slices, columns=list(EMPTY_COLUMNS))
         write_csv(table.astype(EMPTY_COLUMNS), folder / EMPTY_SLICES_NAME)

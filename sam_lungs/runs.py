@@ -14,8 +14,18 @@ from sam_lungs.results import JOURNAL_NAME, RUN_NAME, changed_file, read_run
 
 # The modules that decide the numbers.
 CODE = (
-    *("formats", "volumes", "geometry", "windowing", "prompts", "checkpoints", "compact"),
-    *("encoder", "segmenter", "embeddings", "pipeline", "metrics", "study", "recorder", "results"),
+    *("formats", "volumes", "geometry", "windowing", "inputs", "prompts", "checkpoints"),
+    *(
+        "compact",
+        "encoder",
+        "segmenter",
+        "embeddings",
+        "pipeline",
+        "metrics",
+        "study",
+        "recorder",
+        "results",
+    ),
 )
 OPTIONS = (
     *("model", "precision", "window", "tolerance_mm", "empty_slices"),
@@ -68,7 +78,7 @@ def is_finished(folder: Path, run: dict) -> bool:
         if there is None:
             return False
         before, now = decisive(there), decisive(run)
-    except (InputError, AttributeError, TypeError) as error:
+    except (InputError, AttributeError, TypeError, KeyError) as error:
         raise AnotherRun(
             f"{folder}: its {RUN_NAME} is not the record of a run; {REMEDY}"
         ) from error

@@ -1,6 +1,7 @@
 """The study: volumes -> slices -> prompts -> masks -> metrics -> files."""
 
 import copy
+import os
 import sys
 import time
 from collections import deque
@@ -39,6 +40,12 @@ class Study:
         """Raises `InputError` when the device that is asked for is not there."""
         self.options = options
         self.devices = choose_devices(options.device)
+        # Now, because it may change on the disk while the study runs, and this does not.
+        self._code = {
+            "versions": provenance.versions(),
+            "commit": provenance.code_commit(),
+            "code_sha256": provenance.code_sha256(CODE),
+        }
 
     def run(self, image_paths: list[Path], masks_paths: list[Path]) -> int:
         """Process the images, each with the masks at the same place of the other list.
@@ -86,21 +93,22 @@ class Study:
                 for protocol in self.options.protocols
             }
             # What is missing is told where it is read.
-            if not (image_path.is_file() and masks_path.is_file()) or not any(
-                folder.exists() for folder in folders.values()
+            if not (os.path.isfile(image_path) and os.path.isfile(masks_path)) or not any(
+                os.path.exists(folder) for folder in folders.values()
             ):
                 unfinished.append((image_path, masks_path))
                 continue
-            run = self.describe(
-                *(identify(path, sha256_of(path)) for path in (image_path, masks_path))
-            )
+            self.checkpoint  # noqa: B018  without weights there is no study, with a bad volume there is
             try:
+                run = self.describe(
+                    *(identify(path, sha256_of(path)) for path in (image_path, masks_path))
+                )
                 # Of all folders: one that holds another run is found now and not hours later.
                 finished = [
                     is_finished(folder, run | self.rules(protocol))
                     for protocol, folder in folders.items()
                 ]
-            except AnotherRun as error:
+            except InputError as error:
                 self._fail(error)
                 continue
             if all(finished):
@@ -308,9 +316,7 @@ class Study:
             "device": ", ".join(provenance.device_name(device) for device in self.devices),
             "precision": self.options.precision,
             "threads": torch.get_num_threads(),
-            "versions": provenance.versions(),
-            "commit": provenance.code_commit(),
-            "code_sha256": provenance.code_sha256(CODE),
+            **self._code,
         }
 
     def rules(self, protocol: str) -> dict:

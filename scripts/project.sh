@@ -35,12 +35,13 @@ find_python() {
 # Runs a command that stops kindly when this script is asked to: bash alone would end on SIGTERM and
 # leave it running. Leaves with 130 after Ctrl-C and 143 after SIGTERM.
 kindly() {
-  local child status=0
+  local child= status=0
+  # A second signal reaches it too, and ends it at once.
+  trap 'trap "kill -TERM \$child; exit 130" INT TERM; kill -TERM $child; wait $child || exit 130' INT
+  trap 'trap "kill -TERM \$child; exit 143" INT TERM; kill -TERM $child; wait $child || exit 143' TERM
   # In the background, because bash answers no signal while it waits for the foreground.
   "$@" &
   child=$!
-  trap 'trap - INT TERM; kill -TERM "$child"; wait "$child" || exit 130' INT
-  trap 'trap - INT TERM; kill -TERM "$child"; wait "$child" || exit 143' TERM
   wait "$child" || status=$?
   trap - INT TERM
   return "$status"

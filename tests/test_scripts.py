@@ -461,6 +461,26 @@ def test_process_images_stops_when_its_study_has_stopped_kindly(tree, number, st
     running.stdout.close()
 
 
+def test_a_second_signal_reaches_the_study_too(tree):
+    python = tree.recorder(
+        "my python",
+        "trap 'trap - TERM; echo stopping' TERM\necho begun\nwhile :; do sleep 0.1; done",
+    )
+    running = subprocess.Popen(
+        [tree.root / "scripts/process_images.sh"],
+        env={**tree.environment, "PYTHON": str(python)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stdout.readline() == "begun\n"
+    running.send_signal(signal.SIGTERM)
+    assert running.stdout.readline() == "stopping\n"
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(timeout=20) == 143
+    assert running.stdout.read() == ""  # once nobody holds it open any more
+    running.stdout.close()
+
+
 def test_process_images_does_not_join_after_a_failure(tree):
     python = tree.recorder("my python", "exit 1")
     assert tree.run("scripts/process_images.sh", PYTHON=str(python)).returncode == 1

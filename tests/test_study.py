@@ -112,7 +112,7 @@ def test_run_json_says_how_to_repeat_the_run(pair, weights, tmp_path):
     assert run["protocol"]["box"] is False
     assert run["window_hu"] == [-1400, 200]
     assert run["precision"] == "float32"
-    assert run["device"] == "cpu"
+    assert run["device"].startswith("cpu (")
     assert run["checkpoint"] == {"file": str(weights), "sha256": sha256_of(weights)}
     assert run["image"] == {"file": str(pair[0][0]), "sha256": sha256_of(pair[0][0])}
     assert run["masks"] == {"file": str(pair[1][0]), "sha256": sha256_of(pair[1][0])}
@@ -500,3 +500,25 @@ def test_a_failed_volume_keeps_the_results_it_had(pair, weights, tmp_path):
     pair[0][0].write_bytes(pair[0][0].read_bytes()[:-9])
     assert study(weights).run(*pair) == 1
     assert {path: path.read_bytes() for path in tmp_path.rglob("*.csv")} == before
+
+
+def test_what_cannot_be_read_of_earlier_results_stops_no_other_volume(
+    pair, weights, tmp_path, capsys
+):
+    image = save_nifti(tmp_path / "image_b.nii.gz", IMAGE)
+    study(weights).run(*pair)
+    (tmp_path / "results" / "image_a" / "raw_data.csv").unlink()
+    (tmp_path / "results" / "image_a" / "raw_data.csv").mkdir()
+    assert study(weights).run([*pair[0], image], pair[1] * 2) == 1
+    assert "raw_data.csv: not a regular file" in capsys.readouterr().err
+    assert (tmp_path / "results" / "image_b" / "run.json").exists()
+
+
+def test_code_that_changes_while_the_study_runs_is_not_taken_for_what_ran(
+    pair, weights, monkeypatch, tmp_path
+):
+    begun = study(weights)
+    monkeypatch.setattr(provenance, "code_sha256", lambda modules: "of other code")
+    assert begun.run(*pair) == 0
+    run = json.loads((tmp_path / "results" / "image_a" / "run.json").read_text())
+    assert run["code_sha256"] != "of other code"
