@@ -173,6 +173,8 @@ def _run(
     # Which is ignored where the tests are started in a shell's background.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     warnings.simplefilter("error")
+    # A signal may come between the opening of a file and whatever would close it.
+    warnings.simplefilter("ignore", ResourceWarning)
     writes = _break(*fault) if fault else None
     sys.argv = arguments
     try:
