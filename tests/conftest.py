@@ -1,7 +1,9 @@
 """What several test files share: tiny volumes, a tiny SAM, real slices, scripts run as users do."""
 
 import os
+import shutil
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -49,6 +51,27 @@ def run(tmp_path):
         return subprocess.CompletedProcess(script, child.wait(), *child.streams())
 
     return run_python
+
+
+@pytest.fixture
+def run_copied(tmp_path):
+    """Run a module of a copy of the package, without a network.
+
+    A copy, because what a module downloads goes beside the package, where real files may lie.
+    """
+    shutil.copytree(ROOT / "sam_lungs", tmp_path / "sam_lungs")
+
+    def run(module: str, *arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "https_proxy": "http://127.0.0.1:9", "no_proxy": "127.0.0.1"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    return run
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ import itertools
 import os
 import pickle
 import re
-import shutil
 import struct
 import subprocess
 import sys
 import zipfile
 from collections import OrderedDict
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,6 @@ from hypothesis import strategies as st
 from segment_anything import sam_model_registry
 from test_downloads import CONTENT, HALF, Server, answers, error_of, files_in
 
-import sam_lungs
 from sam_lungs.checkpoints import CHECKPOINTS, CHECKPOINTS_FOLDER, fetch, load_sam, main, verify
 from sam_lungs.errors import InputError
 
@@ -134,24 +133,8 @@ def test_verify_knows_official_bytes(tmp_path):
 
 
 @pytest.fixture
-def run_command(tmp_path: Path):
-    """Run `python -m sam_lungs.checkpoints` of a copy of the package, without a network.
-
-    A copy, because the command's folder is beside the package, where real checkpoints may lie.
-    """
-    shutil.copytree(Path(sam_lungs.__file__).parent, tmp_path / "sam_lungs")
-
-    def run(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, "-m", "sam_lungs.checkpoints", *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "https_proxy": "http://127.0.0.1:9", "no_proxy": "127.0.0.1"},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-
-    return run
+def run_command(run_copied):
+    return partial(run_copied, "sam_lungs.checkpoints")
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,13 @@ import struct
 import subprocess
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 from test_downloads import Server, answers, error_of, files_in
 
-import sam_lungs
 from sam_lungs import dataset
 from sam_lungs.dataset import ARCHIVES, fetch
 
@@ -316,20 +316,8 @@ def test_an_archive_cut_at_any_length_is_refused(zenodo, folder):
 
 
 @pytest.fixture
-def run_command(tmp_path: Path):
-    """Run the module of a copy of the package, beside which its folder is, without a network."""
-    shutil.copytree(Path(sam_lungs.__file__).parent, tmp_path / "sam_lungs")
-
-    def run(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, "-m", "sam_lungs.dataset", *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "https_proxy": "http://127.0.0.1:9", "no_proxy": "127.0.0.1"},
-            capture_output=True,
-            text=True,
-        )
-
-    return run
+def run_command(run_copied):
+    return partial(run_copied, "sam_lungs.dataset")
 
 
 def test_the_command_without_network_fails_in_one_line(run_command, tmp_path):
