@@ -27,7 +27,6 @@ from sam_lungs.results import read_run
 from sam_lungs.runs import is_finished, recorded_slices
 from sam_lungs.study import Study
 from sam_lungs.volumes import volume_name
-from sam_lungs.windowing import Window
 
 
 class Cost(NamedTuple):
@@ -111,13 +110,14 @@ def _facts(found: Inspected) -> dict[str, str]:
     """What the table tells of a pair, as far as it could be read."""
     facts = {}
     if found.image:
+        window = found.window
         *size_rc, slices = found.image.array.shape
         low, high = found.image.array.min(), found.image.array.max()
         facts |= {
             "size": " x ".join(map(str, size_rc)),
             "slices": str(slices),
             "voxels": f"{found.image.array.dtype} {low:g} to {high:g}",
-            "window": _tell_window(found.window),
+            "window": f"{window.level_hu:g},{window.width_hu:g} HU" if window else "none",
         }
     if found.masks:
         labels = np.sort(pd.unique(found.masks.array.ravel(order="K")))
@@ -126,10 +126,6 @@ def _facts(found: Inspected) -> dict[str, str]:
         known = found.image.geometry and found.masks.geometry
         facts["affines"] = "not known" if not known else "differ" if found.warning else "agree"
     return facts
-
-
-def _tell_window(window: Window | None) -> str:
-    return f"{window.level_hu:g},{window.width_hu:g} HU" if window else "none"
 
 
 def _slices_left(study: Study, pair: Pair, faults: list[str]) -> int:

@@ -15,17 +15,8 @@ from sam_lungs.results import JOURNAL_NAME, RUN_NAME, changed_file, read_run
 # The modules that decide the numbers.
 CODE = (
     *("formats", "volumes", "geometry", "windowing", "inputs", "prompts", "checkpoints"),
-    *(
-        "compact",
-        "encoder",
-        "segmenter",
-        "embeddings",
-        "pipeline",
-        "metrics",
-        "study",
-        "recorder",
-        "results",
-    ),
+    *("compact", "encoder", "segmenter", "embeddings", "pipeline", "metrics", "study"),
+    *("recorder", "results"),
 )
 OPTIONS = (
     *("model", "precision", "window", "tolerance_mm", "empty_slices"),
