@@ -7,9 +7,9 @@ python compare_runs.py -r results/paper results/no_box --output_folder working_d
 import argparse
 from pathlib import Path
 
-from sam_lungs.comparison import compare_runs, read_runs
-from sam_lungs.errors import run_script
-from sam_lungs.results import write_csv
+from sam_lungs.study.results import write_csv
+from sam_lungs.summary.compare import compare_runs, read_runs
+from sam_lungs.utils.errors import run_script
 
 
 def main() -> None:

@@ -7,8 +7,8 @@ python join_results.py --results_folder_path working_data/results
 import argparse
 from pathlib import Path
 
-from sam_lungs.errors import run_script
-from sam_lungs.joining import join_results, write_study
+from sam_lungs.summary.join import join_results, write_study
+from sam_lungs.utils.errors import run_script
 
 
 def main() -> None:

@@ -8,8 +8,8 @@ python make_report.py --results_folder_path working_data/results/paper \
 import argparse
 from pathlib import Path
 
-from sam_lungs.errors import run_script
-from sam_lungs.report import write_report
+from sam_lungs.summary.report import write_report
+from sam_lungs.utils.errors import run_script
 
 
 def main() -> None:

@@ -11,15 +11,15 @@ What is converted already, from the same file and in the same way, stays as it i
 import argparse
 from pathlib import Path
 
-from sam_lungs.errors import InputError, report, run_script
-from sam_lungs.files import check_writable
-from sam_lungs.volumes import (
+from sam_lungs.data.volumes import (
     ORIENTATIONS,
     check_numpy_path,
     is_converted,
     read_nifti,
     write_numpy,
 )
+from sam_lungs.utils.errors import InputError, report, run_script
+from sam_lungs.utils.files import check_writable
 
 
 def main() -> int:

@@ -14,9 +14,9 @@ import argparse
 import re
 from pathlib import Path
 
-from sam_lungs.checkpoints import CHECKPOINTS
-from sam_lungs.errors import InputError, run_script
-from sam_lungs.options import (
+from sam_lungs.prompts.rules import NEGATIVES, POINTS, PROTOCOLS, PromptProtocol
+from sam_lungs.segmenters.checkpoints import CHECKPOINTS
+from sam_lungs.study.options import (
     DEVICES,
     EMBEDDINGS_PRECISIONS,
     EMPTY_SLICES,
@@ -24,7 +24,7 @@ from sam_lungs.options import (
     PRECISIONS,
     Options,
 )
-from sam_lungs.prompts import NEGATIVES, POINTS, PROTOCOLS, PromptProtocol
+from sam_lungs.utils.errors import InputError, run_script
 
 
 def main() -> int:
@@ -190,8 +190,8 @@ def main() -> int:
         overwrite=args.overwrite,
     )
     # Imported here because torch takes seconds, which --help and a mistake need not wait for.
-    from sam_lungs.inspection import inspect_study
-    from sam_lungs.study import Study
+    from sam_lungs.study.dry_run import inspect_study
+    from sam_lungs.study.run import Study
 
     study = Study(options)
     work = inspect_study if args.dry_run else Study.run

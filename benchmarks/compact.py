@@ -15,14 +15,14 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from sam_lungs.checkpoints import fetch, load_sam
-from sam_lungs.errors import run_script
-from sam_lungs.metrics import dice
-from sam_lungs.phantom import phantom_volume
-from sam_lungs.phantom_patient import draw_patient
-from sam_lungs.prompts import PromptProtocol, Prompts, make_prompts
-from sam_lungs.segmenter import SamSegmenter
-from sam_lungs.windowing import LUNG_WINDOW, slice_to_rgb
+from sam_lungs.data.windowing import LUNG_WINDOW, slice_to_rgb
+from sam_lungs.prompts.rules import PromptProtocol, Prompts, make_prompts
+from sam_lungs.segmenters.checkpoints import fetch, load_sam
+from sam_lungs.segmenters.sam import SamSegmenter
+from sam_lungs.study.metrics import dice
+from sam_lungs.synthetic.patient import draw_patient
+from sam_lungs.synthetic.phantom import phantom_volume
+from sam_lungs.utils.errors import run_script
 
 SEED = 20240115  # the training's is 0
 

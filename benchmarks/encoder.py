@@ -18,13 +18,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import weights
 from benchmarks.machine import matmul_peak, median, peak_memory_gb, report, seconds_of
-from sam_lungs.checkpoints import CHECKPOINTS
-from sam_lungs.errors import run_script
-from sam_lungs.phantom import sample_slice
-from sam_lungs.prompts import PromptProtocol, make_prompts
-from sam_lungs.segmenter import PRECISIONS, SamSegmenter, choose_devices
-from sam_lungs.volumes import read_pair
-from sam_lungs.windowing import LUNG_WINDOW, choose_window, slice_to_rgb
+from sam_lungs.data.volumes import read_pair
+from sam_lungs.data.windowing import LUNG_WINDOW, choose_window, slice_to_rgb
+from sam_lungs.prompts.rules import PromptProtocol, make_prompts
+from sam_lungs.segmenters.checkpoints import CHECKPOINTS
+from sam_lungs.segmenters.sam import PRECISIONS, SamSegmenter, choose_devices
+from sam_lungs.synthetic.phantom import sample_slice
+from sam_lungs.utils.errors import run_script
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sam_lungs import provenance
+from sam_lungs.utils import provenance
 
 
 def synchronize(device: torch.device) -> None:

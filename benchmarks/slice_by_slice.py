@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 from segment_anything import SamPredictor
 
-from sam_lungs.checkpoints import load_sam
-from sam_lungs.metrics import dice, jaccard
-from sam_lungs.prompts import PromptProtocol, make_prompts
-from sam_lungs.segmenter import choose_devices
-from sam_lungs.volumes import read_pair
-from sam_lungs.windowing import choose_window, slice_to_rgb
+from sam_lungs.data.volumes import read_pair
+from sam_lungs.data.windowing import choose_window, slice_to_rgb
+from sam_lungs.prompts.rules import PromptProtocol, make_prompts
+from sam_lungs.segmenters.checkpoints import load_sam
+from sam_lungs.segmenters.sam import choose_devices
+from sam_lungs.study.metrics import dice, jaccard
 
 
 def main(model: str, checkpoint: str, device: str, table: str, *paths: str) -> None:

@@ -22,11 +22,11 @@ import torch
 
 from benchmarks import weights
 from benchmarks.machine import median, peak_memory_gb, report
-from sam_lungs.checkpoints import CHECKPOINTS
-from sam_lungs.errors import InputError, run_script
-from sam_lungs.phantom import phantom_volume
-from sam_lungs.prompts import PROTOCOLS
-from sam_lungs.segmenter import PRECISIONS, choose_devices
+from sam_lungs.prompts.rules import PROTOCOLS
+from sam_lungs.segmenters.checkpoints import CHECKPOINTS
+from sam_lungs.segmenters.sam import PRECISIONS, choose_devices
+from sam_lungs.synthetic.phantom import phantom_volume
+from sam_lungs.utils.errors import InputError, run_script
 
 ROOT = Path(__file__).resolve().parent.parent
 TEN_PROTOCOLS = list(PROTOCOLS)[:10]

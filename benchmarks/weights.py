@@ -6,7 +6,7 @@ import torch
 from segment_anything import sam_model_registry
 from segment_anything.modeling import Sam
 
-from sam_lungs.checkpoints import fetch, load_sam
+from sam_lungs.segmenters.checkpoints import fetch, load_sam
 
 
 def load(model: str, checkpoint: Path | None) -> Sam:

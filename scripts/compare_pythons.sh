@@ -15,7 +15,7 @@ fi
 # The tables of a study, made by the Python of an environment in a folder.
 run_study() {
   local python=$1 folder=$2 name
-  "$python" -m sam_lungs.phantom --output_folder "$folder/phantom" --cases 2 --slices 16 --overwrite
+  "$python" -m sam_lungs.synthetic.phantom --output_folder "$folder/phantom" --cases 2 --slices 16 --overwrite
   for name in phantom_001 phantom_002; do
     images+=("$folder/phantom/CT/$name.nii.gz")
     masks+=("$folder/phantom/Lung_Mask/$name.nii.gz")

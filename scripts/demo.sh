@@ -11,7 +11,7 @@ find_python
 folder=working_data/demo
 # What an earlier version of the code made there would be refused.
 rm -rf "$folder"
-"${python[@]}" -m sam_lungs.phantom --output_folder "$folder/phantom" --cases 2 --slices 48 --seed 0
+"${python[@]}" -m sam_lungs.synthetic.phantom --output_folder "$folder/phantom" --cases 2 --slices 48 --seed 0
 for name in phantom_001 phantom_002; do
   "${python[@]}" nifti_to_numpy.py \
     -i "$folder/phantom/CT/$name.nii.gz" -o "$folder/image_$name.npy"

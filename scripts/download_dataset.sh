@@ -5,4 +5,4 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/project.sh"
 
 find_python
-exec "${python[@]}" -m sam_lungs.dataset "$@"
+exec "${python[@]}" -m sam_lungs.data.zenodo "$@"

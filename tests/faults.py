@@ -30,7 +30,9 @@ FAULTS = ("kill", "half", "full_disk")
 TIMES = ("started", "seconds", "seconds_per_slice")
 
 _forking = multiprocessing.get_context("forkserver")
-_forking.set_forkserver_preload(["sam_lungs.inspection", "sam_lungs.report", "scipy.stats"])
+_forking.set_forkserver_preload(
+    ["sam_lungs.study.dry_run", "sam_lungs.summary.report", "scipy.stats"]
+)
 
 
 def is_nightly() -> bool:

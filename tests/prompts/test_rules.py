@@ -1,0 +1,188 @@
+"""The prompt rules, against a second implementation that reads them off pixel by pixel."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from sam_lungs.data.volumes import read_masks
+from sam_lungs.prompts.rules import POINTS, PromptProtocol, make_prompts
+
+PAPER = PromptProtocol()
+
+
+@st.composite
+def label_masks(draw) -> np.ndarray:
+    """Masks of any kind: noise, thin lines, rings, crescents, fragments, single pixels."""
+    rows, columns = draw(st.integers(1, 14)), draw(st.integers(1, 14))
+    masks = np.zeros((rows, columns), dtype=np.uint8)
+    for label in draw(st.lists(st.sampled_from([1, 2, 3, 7]), min_size=1, max_size=4)):
+        kind = draw(st.sampled_from(["noise", "line", "ring", "crescent", "block"]))
+        row, column = draw(st.integers(0, rows - 1)), draw(st.integers(0, columns - 1))
+        size = draw(st.integers(1, 6))
+        distance = np.hypot(*(np.indices(masks.shape) - np.array([row, column])[:, None, None]))
+        if kind == "noise":
+            masks[draw(arrays(bool, masks.shape))] = label
+        elif kind == "line":
+            masks[(row, slice(None)) if size % 2 else (slice(None), column)] = label
+        elif kind == "ring":
+            masks[(distance > size - 1) & (distance < size + 1)] = label
+        elif kind == "crescent":
+            hole = np.roll(distance, size // 2, axis=size % 2) < size
+            masks[(distance < size) & ~hole] = label
+        else:
+            masks[row : row + size, column : column + draw(st.integers(1, 6))] = label
+    if not masks.any():
+        masks[draw(st.integers(0, rows - 1)), draw(st.integers(0, columns - 1))] = 1
+    return masks
+
+
+def positive_point_by_the_rules(region: np.ndarray) -> tuple[int, int]:
+    rows, columns = region.shape
+    pixels = [(r, c) for r in range(rows) for c in range(columns) if region[r, c]]
+    centre = (sum(r for r, _ in pixels) / len(pixels), sum(c for _, c in pixels) / len(pixels))
+    row, column = int(centre[0]), int(centre[1])
+    if not region[row, column]:
+        left = [(row, c) for c in range(column) if region[row, c]]
+        right = [(row, c) for c in range(column + 1, columns) if region[row, c]]
+        above = [(r, column) for r in range(row) if region[r, column]]
+        below = [(r, column) for r in range(row + 1, rows) if region[r, column]]
+        best = left
+        for other in (right, above, below):
+            if len(other) > len(best):
+                best = other
+        if best:
+            row, column = best[len(best) // 2]
+        else:
+            row, column = min(
+                pixels, key=lambda p: (p[0] - centre[0]) ** 2 + (p[1] - centre[1]) ** 2
+            )
+
+    def steps(row_step: int, column_step: int) -> int:
+        count = 0
+        while (
+            0 <= row + row_step * (count + 1) < rows
+            and 0 <= column + column_step * (count + 1) < columns
+            and region[row + row_step * (count + 1), column + column_step * (count + 1)]
+        ):
+            count += 1
+        return count
+
+    left, right, above, below = steps(0, -1), steps(0, 1), steps(-1, 0), steps(1, 0)
+    if left + 1 + right > above + 1 + below:
+        return row, column + (right - left + 1) // 2
+    return row + (below - above + 1) // 2, column
+
+
+@given(label_masks())
+def test_positive_points_follow_the_rules_and_lie_in_their_label(masks):
+    prompts = make_prompts(masks, PAPER)
+    labels = np.unique(masks[masks > 0])
+    expected = [positive_point_by_the_rules(masks == label) for label in labels]
+    assert prompts.points_rc[:-1].tolist() == [list(point) for point in expected]
+    assert [masks[tuple(point)] for point in prompts.points_rc[:-1]] == labels.tolist()
+    assert prompts.labels.tolist() == [1] * len(labels) + [0]
+
+
+@given(label_masks())
+def test_the_box_is_tight_and_the_negative_point_is_its_centre(masks):
+    prompts = make_prompts(masks, PAPER)
+    top, left, bottom, right = prompts.box_rc
+    inside = np.zeros(masks.shape, dtype=bool)
+    inside[top:bottom, left:right] = True
+    assert not masks[~inside].any()
+    for edge in (masks[top], masks[bottom - 1], masks[:, left], masks[:, right - 1]):
+        assert edge.any()
+    centre = [top + (bottom - top) // 2, left + (right - left) // 2]
+    assert prompts.points_rc[-1].tolist() == centre
+
+
+@given(label_masks())
+def test_each_connected_region_gets_a_point_of_its_own(masks):
+    prompts = make_prompts(masks, PromptProtocol(points="contours", negative="none"))
+    assert prompts.labels.all()
+    filled = masks.copy()
+    for row, column in prompts.points_rc:
+        assert filled[row, column], "a second point in one region"
+        fill(filled, row, column)
+    assert not filled.any(), "a region without a point"
+
+
+def fill(masks: np.ndarray, row: int, column: int) -> None:
+    """Set a label's 8-connected region to background."""
+    label, waiting = masks[row, column], [(row, column)]
+    while waiting:
+        r, c = waiting.pop()
+        if 0 <= r < masks.shape[0] and 0 <= c < masks.shape[1] and masks[r, c] == label:
+            masks[r, c] = 0
+            waiting += [(r + i, c + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+
+
+@given(label_masks())
+def test_the_centroid_stays_where_it_falls(masks):
+    prompts = make_prompts(masks, PromptProtocol(points="centroid"))
+    for point, label in zip(prompts.points_rc, np.unique(masks[masks > 0]), strict=False):
+        assert point.tolist() == np.argwhere(masks == label).mean(axis=0).astype(int).tolist()
+
+
+def drawing(*rows: str) -> np.ndarray:
+    return np.array([[int(pixel) for pixel in row.replace(".", "0")] for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("masks", "point_rc"),
+    [
+        (drawing("1"), (0, 0)),
+        (drawing("11"), (0, 1)),  # runs of even length: the later of the two middle pixels
+        (drawing("1", "1"), (1, 0)),
+        (drawing("111", "1..", "1.."), (1, 0)),  # runs that tie: along the column
+        (drawing("11111", ".1...", ".1...", ".1..."), (0, 2)),  # the row's run is longer
+        (drawing("11111", ".1...", ".1...", ".1...", ".1..."), (2, 1)),  # now the column's is
+        (drawing("1..1", "1..1", "1111"), (1, 0)),  # off the label, one pixel each way: left
+        (drawing("1.11"), (0, 3)),  # off the label: right has more, its middle one is the second
+        (drawing(".1.", "1.1", ".1."), (1, 0)),  # one pixel in each direction: the left one
+        (drawing("1..", "...", "..1"), (0, 0)),  # no direction meets it: the nearest, first one
+    ],
+)
+def test_points_by_hand(masks, point_rc):
+    assert make_prompts(masks, PAPER).points_rc[0].tolist() == list(point_rc)
+
+
+def test_the_negative_point_moves_down_as_far_as_the_border():
+    masks = drawing("....", ".11.", ".11.", "....", "....")
+    for rows, row in ((0, 2), (2, 4), (45, 4), (-1, 1), (-45, 0)):
+        prompts = make_prompts(masks, PromptProtocol(negative_offset_rows=rows))
+        assert prompts.points_rc[-1].tolist() == [row, 2]
+
+
+def test_what_is_not_asked_for_is_not_given():
+    masks = drawing(".12.")
+    prompts = make_prompts(masks, PromptProtocol(negative="none", box=False))
+    assert prompts.box_rc is None
+    assert prompts.labels.tolist() == [1, 1]
+    assert prompts.points_rc.tolist() == [[0, 1], [0, 2]]
+
+
+@pytest.mark.parametrize("points", POINTS)
+def test_touching_labels_stay_apart(points):
+    prompts = make_prompts(drawing("1122", "1122"), PromptProtocol(points=points, negative="none"))
+    assert len(prompts.points_rc) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "points_rc", "box_rc"),
+    [
+        ("coronacases_001_slice_122", [(295, 347), (330, 164), (330, 252)], (217, 98, 444, 406)),
+        (
+            "radiopaedia_14_85914_0_slice_000",
+            [(272, 459), (274, 253), (259, 377)],
+            (213, 206, 305, 549),
+        ),
+    ],
+)
+def test_real_slices_give_the_authors_prompts(real_data, name, points_rc, box_rc):
+    masks = read_masks(real_data / f"masks_{name}.nii.gz").array[:, :, 0]
+    prompts = make_prompts(masks, PAPER)
+    assert [tuple(point) for point in prompts.points_rc] == points_rc
+    assert tuple(prompts.box_rc) == box_rc

@@ -1,0 +1,40 @@
+"""Every script and module that is run starts in a Python that has nothing imported."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
+MODULES = ("segmenters.checkpoints", "data.zenodo", "synthetic.phantom", "synthetic.training")
+
+
+@pytest.mark.parametrize("program", [*SCRIPTS, *MODULES])
+def test_help_is_printed(program, tmp_path):
+    started = [ROOT / program] if program.endswith(".py") else ["-m", f"sam_lungs.{program}"]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", *started, "--help"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: ")
+    assert done.stderr == ""
+
+
+def test_neither_help_nor_a_mistake_waits_for_pytorch(tmp_path):
+    look = "import sys; sys.argv = sys.argv[1:]; import runpy\n"
+    look += "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    look += "except SystemExit: print('torch' in sys.modules)"
+    for name in ("process_image.py", "nifti_to_numpy.py"):
+        done = subprocess.run(
+            [sys.executable, "-c", look, ROOT / name, "--help"],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.stdout.splitlines()[-1] == "False", done.stderr

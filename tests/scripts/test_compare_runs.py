@@ -1,0 +1,39 @@
+import pandas as pd
+import pytest
+from conftest import assert_refused
+
+from sam_lungs.study.results import SliceResult, write_results
+
+SCRIPT = "compare_runs.py"
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two runs of five cases; the second is better in all of them."""
+    for name, gain in (("paper", 0.0), ("no_box", 0.05)):
+        for case in range(5):
+            value = 0.5 + gain * (case + 1)
+            folder = tmp_path / name / f"image_{case}"
+            write_results(folder, [SliceResult(0, value, value, 0.9, 3, 4)], {})
+    return [tmp_path / "paper", tmp_path / "no_box"]
+
+
+def test_the_table_is_written_and_printed(run, runs, tmp_path):
+    done = run(SCRIPT, "-r", *runs, "--output_folder", tmp_path / "comparison")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    _, header, row, *_ = (line.split() for line in done.stdout.splitlines())
+    table = pd.read_csv(tmp_path / "comparison" / "comparison.csv")
+    assert header == list(table.columns)
+    assert row[:4] == ["paper", "no_box", "jaccard", "5"]
+    assert table["difference"].tolist() == pytest.approx([0.15, 0.15])
+    assert table["p"].tolist() == [0.0625, 0.0625]
+    assert table["p_holm"].tolist() == [0.125, 0.125]
+
+
+def test_bad_input_is_one_line(run, runs, tmp_path):
+    output = ["--output_folder", tmp_path / "comparison"]
+    assert_refused(run(SCRIPT, "-r", runs[0], *output), "two or more")
+    assert_refused(run(SCRIPT, "-r", runs[0], runs[0], *output), "given twice")
+    assert_refused(run(SCRIPT, "-r", *runs, tmp_path / "missing", *output), "missing")
+    assert not (tmp_path / "comparison").exists()

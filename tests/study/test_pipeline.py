@@ -1,0 +1,207 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import chest, tiny_sam
+
+from sam_lungs.data.windowing import LUNG_WINDOW, slice_to_rgb
+from sam_lungs.prompts.rules import PROTOCOLS, make_prompts
+from sam_lungs.segmenters.embeddings import EmbeddingStore
+from sam_lungs.segmenters.sam import SamSegmenter
+from sam_lungs.study.metrics import overlap
+from sam_lungs.study.pipeline import Pipeline, PromptedSlice
+from sam_lungs.utils.errors import InputError
+
+CPU = torch.device("cpu")
+SLICES = 12
+IMAGE, MASKS = chest(48, 40, SLICES)
+MASKS[:, :, 5] = np.where(MASKS[:, :, 5] == 1, 1, 0)  # one lung only: fewer points
+
+
+def segmenters(count: int = 1) -> list[SamSegmenter]:
+    return [SamSegmenter(tiny_sam(), CPU) for _ in range(count)]
+
+
+def read(index: int, protocols=(PROTOCOLS["paper"],)) -> PromptedSlice:
+    voxels, masks = IMAGE[:, :, index], MASKS[:, :, index]
+    prompts = [make_prompts(masks, protocol) for protocol in protocols]
+    return PromptedSlice(index, voxels, masks, slice_to_rgb(voxels, LUNG_WINDOW), prompts)
+
+
+@pytest.fixture(scope="module")
+def one_by_one():
+    """Every slice with lung, segmented alone."""
+    (segmenter,) = segmenters()
+    return {
+        index: segmenter.segment(read(index).image_rgb, read(index).prompts[0])
+        for index in range(1, SLICES)
+    }
+
+
+def assert_same(segmented, one_by_one) -> None:
+    assert [each.asked.index for each in segmented] == list(range(1, SLICES))
+    for each in segmented:
+        alone = one_by_one[each.asked.index]
+        assert each.scores == [alone.score]
+        true = each.asked.masks > 0
+        assert each.overlaps == [overlap(alone.mask, true)]
+        np.testing.assert_array_equal(each.masks[0], alone.mask)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 50, None])
+def test_neither_batches_nor_devices_change_a_result_or_the_order(one_by_one, batch_size, devices):
+    pipeline = Pipeline(segmenters(devices), batch_size, keep_masks=True)
+    assert_same(list(pipeline.run(read, range(1, SLICES))), one_by_one)
+
+
+def test_several_devices_work_at_once(monkeypatch):
+    together = threading.Barrier(3, timeout=20)
+    encode = SamSegmenter.encode
+
+    def wait_for_the_others(*args):
+        together.wait()
+        return encode(*args)
+
+    monkeypatch.setattr(SamSegmenter, "encode", wait_for_the_others)
+    assert len(list(Pipeline(segmenters(3), 1).run(read, range(1, 7)))) == 6
+
+
+def test_masks_stay_where_they_are_unless_they_are_asked_for():
+    for segmented in Pipeline(segmenters(), 4).run(read, range(1, SLICES)):
+        assert segmented.masks is None
+
+
+def test_many_protocols_at_once_are_each_of_them_alone():
+    together = Pipeline(segmenters(), 4, keep_masks=True).run(
+        lambda index: read(index, PROTOCOLS.values()), range(1, SLICES)
+    )
+    together = list(together)
+    for place, protocol in enumerate(PROTOCOLS.values()):
+        alone = Pipeline(segmenters(), 4, keep_masks=True).run(
+            lambda index, protocol=protocol: read(index, [protocol]), range(1, SLICES)
+        )
+        for one, many in zip(alone, together, strict=True):
+            assert one.overlaps == [many.overlaps[place]]
+            assert one.scores == [many.scores[place]]
+            np.testing.assert_array_equal(one.masks[0], many.masks[place])
+
+
+def fits(slices: int, monkeypatch) -> list[int]:
+    """Let the device have memory for so many slices; return how many it was given each time."""
+    given = []
+    encode = SamSegmenter.encode
+
+    def encode_if_it_fits(self, pictures):
+        given.append(len(pictures))
+        if len(pictures) > slices:
+            raise torch.OutOfMemoryError
+        return encode(self, pictures)
+
+    monkeypatch.setattr(SamSegmenter, "encode", encode_if_it_fits)
+    return given
+
+
+def test_short_of_memory_the_batch_is_halved_and_stays_so(one_by_one, monkeypatch):
+    given = fits(2, monkeypatch)
+    pipeline = Pipeline(segmenters(), 8, keep_masks=True)
+    assert_same(list(pipeline.run(read, range(1, SLICES))), one_by_one)
+    before = len(given)
+    list(pipeline.run(read, range(1, SLICES)))
+    assert max(given[before:]) == 2
+
+
+def test_short_of_memory_for_one_slice_is_said(monkeypatch):
+    fits(0, monkeypatch)
+    with pytest.raises(InputError, match="too little memory"):
+        list(Pipeline(segmenters(), 4).run(read, range(1, SLICES)))
+
+
+def test_slices_are_read_ahead_but_not_all(monkeypatch):
+    seen = []
+
+    def note(index):
+        seen.append(index)
+        return read(index)
+
+    slices = Pipeline(segmenters(), 2).run(note, [1 + number % 11 for number in range(200)])
+    next(slices)
+    time.sleep(0.5)
+    assert 2 < len(seen) < 20
+    slices.close()
+
+
+def test_what_goes_wrong_in_a_thread_is_raised():
+    def broken(index):
+        raise InputError("slice 3: broken")
+
+    with pytest.raises(InputError, match="slice 3"):
+        list(Pipeline(segmenters(), 2).run(broken, range(1, 4)))
+
+
+@pytest.fixture
+def encoded(monkeypatch) -> list[int]:
+    """How many slices each call of the encoder was given."""
+    return fits(100, monkeypatch)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_embeddings_that_were_kept_need_no_encoder_and_change_nothing(tmp_path, encoded, dtype):
+    store = EmbeddingStore(tmp_path, {}, dtype)
+    first = list(Pipeline(segmenters(), 4).run(read, range(1, SLICES), store))
+    assert sum(encoded) == SLICES - 1
+    second = list(Pipeline(segmenters(), 3).run(read, range(1, SLICES), store))
+    assert sum(encoded) == SLICES - 1
+    for one, other in zip(first, second, strict=True):
+        assert one.overlaps == other.overlaps
+        assert one.scores == other.scores
+
+
+def test_a_run_that_was_stopped_goes_on_from_what_it_kept(tmp_path, encoded, one_by_one):
+    store = EmbeddingStore(tmp_path, {}, torch.float32)
+    stopped = Pipeline(segmenters(), 2).run(read, range(1, SLICES), store)
+    next(stopped)
+    stopped.close()
+    kept = len(list(tmp_path.iterdir()))
+    assert 0 < kept < SLICES - 1
+    encoded.clear()
+    again = list(Pipeline(segmenters(), 4, keep_masks=True).run(read, range(1, SLICES), store))
+    assert sum(encoded) == SLICES - 1 - kept
+    assert_same(again, one_by_one)
+
+
+def test_a_damaged_embedding_among_good_ones_is_made_again(tmp_path, encoded, one_by_one):
+    store = EmbeddingStore(tmp_path, {}, torch.float32)
+    list(Pipeline(segmenters(), 4).run(read, range(1, SLICES), store))
+    encoded.clear()
+    paths = sorted(tmp_path.iterdir())
+    whole = paths[2].read_bytes()
+    paths[2].write_bytes(whole[:-100] + whole[-99:])
+    again = list(Pipeline(segmenters(), 4, keep_masks=True).run(read, range(1, SLICES), store))
+    assert encoded == [1]
+    assert_same(again, one_by_one)
+    assert store.load(3, IMAGE[:, :, 3]) is not None
+
+
+def test_asked_to_stop_it_finishes_what_is_in_hand(encoded):
+    stop = []
+    slices = Pipeline(segmenters(), 1).run(read, range(1, SLICES), stop=stop)
+    first = next(slices)
+    stop.append("now")
+    rest = list(slices)
+    indices = [each.asked.index for each in (first, *rest)]
+    assert indices == list(range(1, len(indices) + 1))
+    assert sum(encoded) == len(indices) < SLICES - 1
+
+
+def test_short_of_memory_on_a_cpu_is_said(monkeypatch):
+    def short(*_):
+        raise RuntimeError(
+            "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"
+        )
+
+    monkeypatch.setattr(SamSegmenter, "encode", short)
+    with pytest.raises(InputError, match="too little memory"):
+        list(Pipeline(segmenters(), 2).run(read, range(1, SLICES)))

@@ -1,0 +1,595 @@
+"""Downloads: every way in which one can be cut short, answered wrongly or led astray.
+
+No test needs the network: downloads come from a server on this machine, with small content.
+"""
+
+import hashlib
+import io
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from urllib.request import Request
+
+import pytest
+from conftest import ROOT
+from server import (
+    CONTENT,
+    HALF,
+    NAME,
+    OFFICIAL,
+    PART,
+    Handler,
+    Server,
+    announces_no_length,
+    answers,
+    closes_half_way,
+    closes_without_a_byte,
+    error_of,
+    files_in,
+    honours_range,
+    ignores_range,
+    in_pieces,
+    never_ends,
+    redirects_to,
+    wait_until,
+)
+
+from sam_lungs.utils import download as downloads
+from sam_lungs.utils.download import download
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("no_proxy", "*")
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "a folder"
+
+
+def sha256_of(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+@pytest.fixture(params=[True, False], ids=["size known", "size unknown"])
+def get(request, server, folder):
+    """Download the file; from the server, which is a mirror, unless told otherwise."""
+
+    def get(content: bytes = CONTENT, mirror: str | None = server.url, url: str = OFFICIAL) -> None:
+        size = len(content) if request.param else None
+        download(url, folder / NAME, sha256_of(content), size, mirror)
+
+    get.size_known = request.param
+    return get
+
+
+def leave_part(folder: Path, content: bytes) -> Path:
+    folder.mkdir(exist_ok=True)
+    part = folder / PART
+    part.write_bytes(content)
+    return part
+
+
+def part_size(folder: Path) -> int:
+    part = folder / PART
+    return part.stat().st_size if part.exists() else 0
+
+
+# --- What comes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer", [honours_range, ignores_range, announces_no_length])
+def test_a_file_is_downloaded_once(server, folder, get, answer):
+    server.answer = answer
+    get()
+    get()
+    assert files_in(folder) == {NAME: CONTENT}
+    assert server.ranges == [None]
+
+
+def test_progress_is_told_in_megabytes(server, folder, capsys):
+    content = bytes(3_500_000)
+    server.files[NAME] = content
+    leave_part(folder, content[:1_200_000])
+    download(OFFICIAL, folder / NAME, sha256_of(content), len(content), server.url)
+    streams = capsys.readouterr()
+    assert streams.out == ""
+    assert streams.err == f"{NAME}: 3 of 3 megabytes, 0 s left\n"
+
+
+@pytest.mark.parametrize("answer", [honours_range, ignores_range, announces_no_length])
+def test_any_length_of_what_is_there_gives_the_right_file(server, folder, get, answer):
+    content = CONTENT[:48]
+    server.files[NAME] = content
+    server.answer = answer
+    for length in range(2 * 48):
+        (folder / NAME).unlink(missing_ok=True)
+        leave_part(folder, CONTENT[:length])
+        server.ranges.clear()
+        too_long = length > 48 and not get.size_known
+        if too_long:
+            # Whether the rest is wrong, only the hash can tell, or the server.
+            if answer is ignores_range:
+                assert f"of 48 bytes there instead of {length}" in error_of(get, content)
+                continue
+            if answer is honours_range:
+                assert "has been deleted" in error_of(get, content)
+
+        get(content)
+
+        assert files_in(folder) == {NAME: content}, length
+        if get.size_known:
+            asked = [f"bytes={length}-" if 0 < length < 48 else None]
+            assert server.ranges == ([] if length == 48 else asked)
+
+
+@pytest.mark.parametrize("length", [1, HALF, len(CONTENT) - 1, len(CONTENT)])
+def test_a_part_with_other_bytes_is_found_out_and_not_kept(folder, get, length):
+    leave_part(folder, bytes(length))
+    assert "is not what was published" in error_of(get)
+    assert files_in(folder) == {}
+    get()
+    assert files_in(folder) == {NAME: CONTENT}
+
+
+def test_wrong_content_leaves_nothing_behind(server, folder, get):
+    wrong = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
+    server.files[NAME] = wrong
+    message = error_of(get)
+    assert sha256_of(wrong) in message
+    assert sha256_of(CONTENT) in message
+    assert f"put {NAME} into {folder} by hand" in message
+    assert files_in(folder) == {}
+
+
+def test_content_that_ends_early_for_good_is_not_kept(server, folder, get):
+    # The server has no byte after those of the .part, which it says with status 416.
+    server.files[NAME] = CONTENT[:HALF]
+    leave_part(folder, CONTENT[:HALF])
+    assert "is not what was published" in error_of(get)
+    assert server.ranges == [f"bytes={HALF}-"]
+    assert files_in(folder) == {}
+
+
+@pytest.mark.parametrize(
+    "content", [b"<html>Please log in</html>", CONTENT + b"\0", b""], ids=["page", "longer", "none"]
+)
+def test_an_answer_of_another_length_does_not_spoil_what_is_there(server, folder, content):
+    leave_part(folder, CONTENT[:HALF])
+    server.files[NAME] = content
+    server.answer = ignores_range
+    target = folder / NAME
+    message = error_of(download, OFFICIAL, target, sha256_of(CONTENT), len(CONTENT), server.url)
+    assert f"is a file of {len(content):,} bytes there instead of 300,000" in message
+    assert files_in(folder) == {PART: CONTENT[:HALF]}
+
+
+@pytest.mark.parametrize("content", [b"<html>Please log in</html>", b""], ids=["page", "none"])
+def test_a_shorter_answer_does_not_spoil_what_is_there(server, folder, get, content):
+    leave_part(folder, CONTENT[:HALF])
+    server.files[NAME] = content
+    server.answer = ignores_range
+    assert f"is a file of {len(content):,} bytes there" in error_of(get)
+    assert files_in(folder) == {PART: CONTENT[:HALF]}
+
+
+def test_bytes_without_end_are_not_taken(server, folder, monkeypatch, get):
+    """Where the size is known, what follows does not matter."""
+    monkeypatch.setattr(downloads, "MAX_BYTES", 2 * len(CONTENT))
+    written = []
+    truncate = os.fstat
+
+    def watch(descriptor: int) -> os.stat_result:
+        written.append(truncate(descriptor).st_size)
+        return truncate(descriptor)
+
+    monkeypatch.setattr(downloads.os, "fstat", watch)
+    server.answer = never_ends
+    if get.size_known:
+        get()
+        assert files_in(folder) == {NAME: CONTENT}
+    else:
+        assert "is not what was published" in error_of(get)
+        assert files_in(folder) == {}
+    assert max(written) <= 2 * len(CONTENT)
+
+
+@pytest.mark.parametrize("size", [None, len(CONTENT)])
+def test_a_file_that_says_it_is_larger_than_any_is_refused(server, folder, size):
+    server.answer = lambda request: request.start(200, 1 << 40)
+    message = error_of(download, OFFICIAL, folder / NAME, sha256_of(CONTENT), size, server.url)
+    assert "is a file of 1,099,511,627,776 bytes there instead of" in message
+    assert files_in(folder) == {}
+
+
+# --- Interruptions ------------------------------------------------------------------------------
+
+
+def test_a_connection_that_breaks_is_taken_up_again(server, folder, get):
+    def breaks_often(request: Handler) -> None:
+        rest = request.rest
+        request.start(206 if request.headers["Range"] else 200, len(rest))
+        request.wfile.write(rest[:100_000])
+
+    server.answer = breaks_often
+    get()
+    assert server.ranges == [None, "bytes=100000-", "bytes=200000-"]
+    assert files_in(folder) == {NAME: CONTENT}
+
+
+def test_a_connection_that_breaks_for_good_is_continued_by_the_next_call(server, folder, get):
+    server.answer = closes_half_way  # and so from the beginning, whatever is asked for
+    message = error_of(get)
+    assert f"{folder / PART}: the download stopped at {HALF:,} of 300,000 bytes" in message
+    assert "run the same command again to continue" in message
+    assert files_in(folder) == {PART: CONTENT[:HALF]}
+    assert server.ranges == [None, f"bytes={HALF}-"]
+
+    server.answer = honours_range
+    get()
+    assert server.ranges[2:] == [f"bytes={HALF}-"]
+    assert files_in(folder) == {NAME: CONTENT}
+
+
+def test_a_connection_that_is_reset_keeps_what_has_come(server, folder, get):
+    def resets_half_way(request: Handler) -> None:
+        if request.headers["Range"]:
+            return answers(503)(request)
+        closes_half_way(request)
+        wait_until(lambda: part_size(folder) > 0)
+        request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        # Closing the descriptor itself, before the server shuts the connection down.
+        os.close(request.connection.detach())
+
+    server.answer = resets_half_way
+    assert "503" in error_of(get)
+    (held,) = files_in(folder).values()
+    assert 0 < len(held) <= HALF
+    assert held == CONTENT[: len(held)]
+    server.answer = honours_range
+    get()
+    assert server.ranges[-1] == f"bytes={len(held)}-"
+    assert files_in(folder) == {NAME: CONTENT}
+
+
+def test_a_server_that_falls_silent_is_given_up_on(server, folder, monkeypatch, get):
+    given_up = threading.Event()
+
+    def falls_silent(request: Handler) -> None:
+        closes_half_way(request)
+        given_up.wait(20)
+
+    server.answer = falls_silent
+    monkeypatch.setattr(downloads, "TIMEOUT_SECONDS", 0.3)
+    message = error_of(get)
+    given_up.set()
+    assert "timed out" in message
+    assert "run the same command again to continue" in message
+    assert files_in(folder) == {PART: CONTENT[:HALF]}
+
+
+@pytest.fixture
+def command(server, folder):
+    """Start a process that downloads the file as a script does; `before` runs in it first."""
+
+    def start(before: str = "") -> subprocess.Popen:
+        arguments = (OFFICIAL, sha256_of(CONTENT), len(CONTENT), server.url)
+        code = f"""
+import os, signal
+from pathlib import Path
+from sam_lungs.utils import download as downloads
+from sam_lungs.utils.errors import run_script
+{before}
+url, sha256, size, mirror = {arguments!r}
+run_script(lambda: downloads.download(url, Path({str(folder / NAME)!r}), sha256, size, mirror))
+"""
+        return subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+
+    return start
+
+
+def ended(process: subprocess.Popen) -> tuple[int, str]:
+    """Return a process's exit status and what it said, when it has ended."""
+    said = process.communicate()[1]
+    return process.returncode, said
+
+
+def test_a_killed_download_is_continued_by_the_same_command(server, folder, command):
+    server.answer = in_pieces
+    kills = 0
+    for target in range(1, len(CONTENT), 25_000):
+        process = command()
+        wait_until(lambda process=process, target=target: part_size(folder) >= target)
+        process.kill()
+        kills += ended(process)[0] == -signal.SIGKILL
+        held = (folder / PART).read_bytes()
+        assert held == CONTENT[: len(held)]
+    assert kills == 12
+    assert ended(command()) == (0, "")
+    assert server.ranges[0] is None
+    assert all(int(asked[6:-1]) > 0 for asked in server.ranges[1:])
+    assert files_in(folder) == {NAME: CONTENT}
+
+
+@pytest.mark.parametrize("step", ["sha256_of", "os.fsync", "os.replace", "sync_folder"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_download_killed_at_its_end_is_ended_by_the_same_command(
+    server, folder, command, step, when
+):
+    kill = "os.kill(os.getpid(), signal.SIGKILL)"
+    lines = [kill, "step(*arguments)"] if when == "before" else ["step(*arguments)", kill]
+    killed = command(
+        f"step = downloads.{step}\ndef dies(*arguments):\n    {'; '.join(lines)}\n"
+        f"downloads.{step} = dies"
+    )
+    assert ended(killed)[0] == -signal.SIGKILL
+    assert ended(command()) == (0, "")
+    assert files_in(folder) == {NAME: CONTENT}
+    assert server.ranges == [None]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_a_download_and_keeps_what_has_come(server, folder, command, number, status):
+    server.answer = in_pieces
+    process = command()
+    wait_until(lambda: part_size(folder) > 0)
+    process.send_signal(number)
+    assert ended(process) == (status, "")
+    (held,) = files_in(folder).values()
+    assert held == CONTENT[: len(held)]
+    assert ended(command()) == (0, "")
+    assert server.ranges[1:] == [f"bytes={len(held)}-"]
+
+
+# --- Two at once --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_at_once(server, folder, command):
+    """Two processes, the second waiting for the first, which has half; and what lets it go on."""
+    go_on = threading.Event()
+
+    def waits_half_way(request: Handler) -> None:
+        closes_half_way(request)
+        go_on.wait(20)
+        request.wfile.write(request.content[HALF:])
+
+    server.answer = waits_half_way
+    first = command()
+    wait_until(lambda: part_size(folder) == HALF)
+    second = command()
+    waited = f"{folder / PART}: another process downloads it, and is waited for\n"
+    assert second.stderr.readline() == waited
+    yield first, second, go_on
+    go_on.set()
+
+
+def test_of_two_processes_the_second_waits_and_finds_it_done(server, folder, two_at_once):
+    first, second, go_on = two_at_once
+    go_on.set()
+    assert ended(first) == ended(second) == (0, "")
+    assert server.ranges == [None]
+    assert files_in(folder) == {NAME: CONTENT}
+
+
+def test_the_second_continues_what_the_first_leaves_when_it_is_killed(server, folder, two_at_once):
+    first, second, _ = two_at_once
+    server.answer = honours_range
+    first.kill()
+    assert ended(first)[0] == -signal.SIGKILL
+    assert ended(second) == (0, "")
+    assert server.ranges == [None, f"bytes={HALF}-"]
+    assert files_in(folder) == {NAME: CONTENT}
+
+
+def test_many_at_once(server, folder, command):
+    server.answer = in_pieces
+    for ending in [ended(process) for process in [command() for _ in range(5)]]:
+        assert ending[0] == 0
+    assert server.ranges == [None]
+    assert files_in(folder) == {NAME: CONTENT}
+
+
+# --- Where it comes from ------------------------------------------------------------------------
+
+
+REFUSED = [
+    f"http://zenodo.org/{NAME}",
+    f"http://dl.fbaipublicfiles.com/{NAME}",
+    f"https://zenodo.org.example.com/{NAME}",
+    f"https://notzenodo.org/{NAME}",
+    f"https://fbaipublicfiles.com/{NAME}",
+    f"https://example.com/zenodo.org/{NAME}",
+    f"https://zenodo.org@example.com/{NAME}",
+    f"https://zenodo.org:443@example.com/{NAME}",
+    f"https://example.com@zenodo.org/{NAME}",
+    f"https://example.com\\@zenodo.org/{NAME}",
+    f"ftp://zenodo.org/{NAME}",
+    f"file:///etc/{NAME}",
+    f"//zenodo.org/{NAME}",
+    f"zenodo.org/{NAME}",
+    f"https:///{NAME}",
+    f"https://[zenodo.org/{NAME}",
+    "data:,file",
+    "",
+]
+
+
+@pytest.mark.parametrize("url", REFUSED)
+def test_other_servers_are_not_asked(server, folder, get, url):
+    message = error_of(get, mirror=None, url=url)
+    assert message.startswith(f"{url}: not downloaded")
+    assert "--mirror" in message
+    assert not folder.exists()
+    assert server.ranges == []
+
+
+@pytest.mark.parametrize("url", REFUSED)
+@pytest.mark.parametrize("host", ["dl.fbaipublicfiles.com", "zenodo.org"])
+def test_redirects_from_the_named_servers_to_others_are_refused(url, host):
+    asked = Request(f"https://{host}/{NAME}")
+    redirects = downloads._Redirects(None)
+    message = error_of(redirects.redirect_request, asked, io.BytesIO(), 302, "", {}, url)
+    assert message.startswith(f"{url}: not downloaded")
+
+
+@pytest.mark.parametrize("host", ["dl.fbaipublicfiles.com", "zenodo.org", "files.ZENODO.org:443"])
+def test_redirects_among_the_named_servers_are_followed(host):
+    asked, url = Request(OFFICIAL, headers={"Range": "bytes=7-"}), f"https://{host}/{NAME}"
+    redirects = downloads._Redirects(None)
+    followed = redirects.redirect_request(asked, io.BytesIO(), 302, "", {}, url)
+    assert followed.full_url == url
+    assert followed.headers == {"Range": "bytes=7-"}
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307])
+def test_a_mirror_may_redirect_to_itself(server, folder, get, status):
+    leave_part(folder, CONTENT[:HALF])
+    server.answer = redirects_to(f"/elsewhere/{NAME}", status)
+    get()
+    assert server.ranges == [f"bytes={HALF}-"] * 2
+    assert files_in(folder) == {NAME: CONTENT}
+
+
+@pytest.mark.parametrize(
+    "url", [f"http://localhost:0/{NAME}", f"http://zenodo.org/{NAME}", f"ftp://127.0.0.1/{NAME}"]
+)
+def test_a_mirror_may_not_redirect_to_others(server, folder, get, url):
+    server.answer = redirects_to(url)
+    assert error_of(get).startswith(f"{url}: not downloaded")
+    assert server.ranges == [None]
+    assert files_in(folder) == {}
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "http://[", "http://127.0.0.1:x/"])
+def test_a_redirect_to_what_is_no_address_is_told(server, folder, get, url):
+    server.answer = redirects_to(url)
+    assert "downloaded" in error_of(get)
+    assert files_in(folder) == {}
+
+
+def test_a_redirect_in_a_circle_is_told(server, folder, get):
+    server.answer = lambda request: request.start(302, 0, Location=request.path)
+    assert "infinite loop" in error_of(get)
+    assert files_in(folder) == {}
+
+
+@pytest.mark.parametrize(
+    "mirror", ["", "files", "/tmp", "ftp://127.0.0.1", "file:///tmp", "http://"]
+)
+def test_a_mirror_that_is_none_is_told(folder, get, mirror):
+    message = error_of(get, mirror=mirror)
+    assert "name its folder, http or https, with --mirror" in message
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+def test_a_mirror_has_the_file_in_a_folder(server, folder, get, end):
+    paths = []
+    server.answer = lambda request: (paths.append(request.path), honours_range(request))
+    get(mirror=server.url + end)
+    assert paths == [f"/files/{NAME}"]
+
+
+# --- What cannot be -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [403, 404, 416, 500, 503])
+def test_an_http_error_names_url_file_and_folder(server, folder, get, status):
+    server.answer = answers(status)
+    message = error_of(get)
+    assert message.startswith(f"{server.url}/{NAME}: cannot be downloaded")
+    assert f"{NAME} into {folder} by hand" in message
+    assert str(status) in message
+    assert files_in(folder) == {}
+
+
+def test_an_http_error_keeps_what_is_there(server, folder, get):
+    leave_part(folder, CONTENT[:HALF])
+    server.answer = answers(503)
+    error_of(get)
+    assert files_in(folder) == {PART: CONTENT[:HALF]}
+
+
+def test_a_server_that_closes_without_a_byte_is_told(server, folder, get):
+    server.answer = closes_without_a_byte
+    assert error_of(get).startswith(f"{server.url}/{NAME}: cannot be downloaded")
+    assert files_in(folder) == {}
+
+
+def test_a_refused_connection_is_told(folder, get):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound but not listening, so that it refuses
+        mirror = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        message = error_of(get, mirror=mirror)
+    assert message.startswith(f"{mirror}/{NAME}: cannot be downloaded")
+    assert f"{NAME} into {folder} by hand" in message
+    assert files_in(folder) == {}
+
+
+def test_a_folder_that_cannot_be_made_is_told(folder, get):
+    folder.write_text("a file in the folder's place")
+    assert str(folder) in error_of(get)
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/full", path)])
+def test_a_part_that_is_no_file_is_told(folder, get, make):
+    folder.mkdir()
+    make(folder / PART)
+    assert error_of(get).startswith(f"{folder / PART}: ")
+
+
+def test_a_file_that_may_not_become_as_large_is_told_and_kept(folder, command):
+    process = command("import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100000, -1))")
+    status, said = ended(process)
+    (line,) = said.splitlines()
+    assert status == 1
+    assert line.startswith(f"error: {folder / PART}: cannot be written (File too large)")
+    assert files_in(folder) == {PART: CONTENT[:100_000]}
+    assert ended(command()) == (0, "")
+    assert files_in(folder) == {NAME: CONTENT}
+
+
+@pytest.fixture
+def small_disk(folder):
+    """The folder, on a disk of 64 KB; a function that changes this."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs to mount a disk")
+    yield lambda how: subprocess.run(["mount", "-o", f"remount,{how}", folder], check=True)
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_or_read_only_disk_is_told_and_what_has_come_is_kept(
+    server, folder, small_disk, get
+):
+    message = error_of(get)
+    assert message.startswith(f"{folder / PART}: cannot be written (No space left on device)")
+    assert "run the same command again to continue" in message
+    held = files_in(folder)
+    assert held == {PART: CONTENT[: 64 << 10]}
+    assert "No space left" in error_of(get)
+
+    small_disk("size=1m,ro")
+    assert "cannot be written (Read-only file system)" in error_of(get)
+    assert files_in(folder) == held
+
+    small_disk("size=1m,rw")
+    get()
+    assert server.ranges[-1] == f"bytes={64 << 10}-"
+    assert files_in(folder) == {NAME: CONTENT}
