@@ -1,35 +1,32 @@
 #!/usr/bin/env python
-"""Compare runs of a study pair by pair, over patients.
+"""Compare several runs of a study pair by pair, over patients."""
 
-python compare_runs.py -r results/paper results/no_box --output_folder working_data/comparison
-"""
-
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 from sam_lungs.study.results import write_csv
-from sam_lungs.summary.compare import compare_runs, read_runs
-from sam_lungs.utils.errors import run_script
+from sam_lungs.summary.compare import COMPARISON_NAME, compare_runs, read_runs
+from sam_lungs.utils.cli import option, parse_options, run_script
+
+EXAMPLE = "python compare_runs.py -r results/paper results/no_box --output_folder comparison"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of this script."""
+
+    results_folder_path: list[Path] = option(
+        "results folders of two or more runs, each with a folder per volume",
+        group="input and output",
+        short="-r",
+    )
+    output_folder: Path = option(f"where {COMPARISON_NAME} is written", group="input and output")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Compare runs of a study pair by pair.", allow_abbrev=False
-    )
-    parser.add_argument(
-        "-r",
-        "--results_folder_path",
-        type=Path,
-        nargs="+",
-        required=True,
-        help="the runs, two or more; each holds a folder per volume with a raw_data.csv",
-    )
-    parser.add_argument(
-        "--output_folder", type=Path, required=True, help="where comparison.csv goes"
-    )
-    args = parser.parse_args()
-    table = compare_runs(read_runs(args.results_folder_path))
-    write_csv(table, args.output_folder / "comparison.csv")
+    options = parse_options(Options, "Compare runs of a study pair by pair.", EXAMPLE)
+    table = compare_runs(read_runs(options.results_folder_path))
+    write_csv(table, options.output_folder / COMPARISON_NAME)
     print("Second minus first, over patients, with 95 % bootstrap intervals; p by Wilcoxon's test:")
     print(table.to_string(index=False, float_format="{:.4g}".format))
 

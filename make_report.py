@@ -1,40 +1,44 @@
 #!/usr/bin/env python
-r"""Draw a study's figures and write its report, one page that opens anywhere.
+"""Draw the figures of a study and write its report: one HTML page without other files."""
 
-python make_report.py --results_folder_path working_data/results/paper \
-    --compare working_data/results/no_box working_data/results/points
-"""
-
-import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sam_lungs.summary.report import write_report
-from sam_lungs.utils.errors import run_script
+from sam_lungs.utils.cli import option, parse_options, run_script
+
+EXAMPLE = (
+    "python make_report.py -r working_data/results/paper --compare working_data/results/no_box"
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of this script."""
+
+    results_folder_path: Path = option(
+        "holds a folder per volume; report.html and figures/ are written there",
+        group="input and output",
+        short="-r",
+    )
+    compare: Sequence[Path] = option(
+        "results folders of other runs over the same slices, such as other prompts",
+        (),
+        group="comparison",
+        shown_default="none",
+    )
+    published_folder: Path | None = option(
+        "the authors' results, a folder per volume",
+        None,
+        group="comparison",
+        shown_default="the published means of volumes, which come with the code",
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="Draw a study's figures and write its report.", allow_abbrev=False
-    )
-    parser.add_argument(
-        "-r",
-        "--results_folder_path",
-        type=Path,
-        required=True,
-        help="holds a folder per volume; report.html and figures/ go there",
-    )
-    parser.add_argument(
-        "--compare",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="results folders of other runs over the same slices, such as other prompts",
-    )
-    parser.add_argument(
-        "--published_folder", type=Path, help="the authors' results, a folder per volume"
-    )
-    args = parser.parse_args()
-    print(write_report(args.results_folder_path, args.compare, args.published_folder))
+    options = parse_options(Options, "Draw a study's figures and write its report.", EXAMPLE)
+    print(write_report(options.results_folder_path, options.compare, options.published_folder))
 
 
 if __name__ == "__main__":

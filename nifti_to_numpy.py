@@ -1,88 +1,78 @@
 #!/usr/bin/env python
-r"""Convert NIfTI volumes to NumPy arrays (rows, columns, slices), with a JSON beside each.
+r"""Convert NIfTI volumes to NumPy arrays (rows, columns, slices), with a JSON sidecar for each.
 
 python nifti_to_numpy.py \
     --input_file_path datasets/zenodo/COVID-19-CT-Seg_20cases/coronacases_001.nii.gz \
     --output_file_path working_data/image_coronacases_001.npy
 
-What is converted already, from the same file and in the same way, stays as it is.
+An array that was already converted from the same file in the same way is skipped.
 """
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
-from sam_lungs.data.volumes import (
-    ORIENTATIONS,
-    check_numpy_path,
-    is_converted,
-    read_nifti,
-    write_numpy,
-)
-from sam_lungs.utils.errors import InputError, report, run_script
+from sam_lungs.data.arrays import check_numpy_path, is_converted, write_numpy
+from sam_lungs.data.nifti import ORIENTATIONS, read_nifti
+from sam_lungs.utils.cli import option, parse_options, run_script
+from sam_lungs.utils.errors import InputError, report
 from sam_lungs.utils.files import check_writable
+
+EXAMPLE = "python nifti_to_numpy.py -i datasets/zenodo/Lung_Mask/coronacases_001.nii.gz -o mask.npy"
+
+
+@dataclass(frozen=True)
+class Options:
+    input_file_path: list[Path] = option(
+        "one or more .nii or .nii.gz files", group="files", short="-i"
+    )
+    output_file_path: list[Path] = option(
+        "a .npy or .npz file for each, in the same order",
+        group="files",
+        short="-o",
+    )
+    orientation: str = option(
+        "paper: swap the first two axes of the file, change nothing else; radiological: row 0"
+        " anterior, column 0 the patient's right, slice 0 inferior",
+        "paper",
+        group="conversion",
+        choices=ORIENTATIONS,
+    )
+    dry_run: bool = option(
+        "check the input and print what would be written", False, group="conversion", short="-n"
+    )
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description="Convert NIfTI volumes to NumPy arrays.", allow_abbrev=False
-    )
-    parser.add_argument(
-        "-i",
-        "--input_file_path",
-        type=Path,
-        nargs="+",
-        required=True,
-        help="one or more .nii or .nii.gz",
-    )
-    parser.add_argument(
-        "-o",
-        "--output_file_path",
-        type=Path,
-        nargs="+",
-        required=True,
-        help="the .npy or .npz of each, in the same order",
-    )
-    parser.add_argument(
-        "--orientation",
-        choices=ORIENTATIONS,
-        default="paper",
-        help="paper: swap the file's first two axes and move nothing else (default); radiological:"
-        " row 0 anterior, column 0 the patient's right, slice 0 inferior",
-    )
-    parser.add_argument(
-        "-n", "--dry_run", action="store_true", help="check the input and say what would be written"
-    )
-    args = parser.parse_args()
-
-    inputs, outputs = args.input_file_path, args.output_file_path
+    options = parse_options(Options, "Convert NIfTI volumes to NumPy arrays.", EXAMPLE)
+    inputs, outputs = options.input_file_path, options.output_file_path
     if len(inputs) != len(outputs):
         raise InputError(
-            f"{len(inputs)} volumes but {len(outputs)} arrays: give as many, in the same order"
+            f"{len(inputs)} volumes but {len(outputs)} arrays; give as many, in the same order"
         )
     for output in outputs:
         if outputs.count(output) > 1:
-            raise InputError(f"{output}: is to hold two volumes; give each its own array")
+            raise InputError(f"{output}: given for two volumes; name a different file for each")
     status = 0
     for path, output in zip(inputs, outputs, strict=True):
         try:
-            print(_convert(path, output, args.orientation, args.dry_run))
+            print(_convert(path, output, options))
         except InputError as error:
             report(error)
             status = 1
     return status
 
 
-def _convert(path: Path, output: Path, orientation: str, dry_run: bool) -> str:
-    """Convert one volume, and return what to say of it."""
+def _convert(path: Path, output: Path, options: Options) -> str:
+    """Convert one volume; return the line to print about it."""
     check_numpy_path(output)
-    if is_converted(path, output, orientation):
+    if is_converted(path, output, options.orientation):
         return f"already converted: {output}"
-    volume = read_nifti(path, orientation)
-    if dry_run:
+    volume = read_nifti(path, options.orientation)
+    if options.dry_run:
         check_writable(output.parent)
     else:
         write_numpy(volume, output)
-    verb = "would write" if dry_run else "wrote"
+    verb = "would write" if options.dry_run else "wrote"
     return f"{verb} {output}: {volume.array.shape} {volume.array.dtype}"
 
 

@@ -1,14 +1,14 @@
-"""How well the compact SAM does on phantoms that it was not trained on.
+"""Accuracy of the compact SAM on phantoms that were not used for its training.
 
-python -m benchmarks.compact --patients 8 --slices 24
+    python -m benchmarks.compact --patients 8 --slices 24
 
-Prints, for both variants of the phantom and by difficulty, the mean Dice score with the paper's
-prompts over the slices that have lung; and whether the prompts are followed: what a box and a point
-on one lung give, and what a point between the lungs gives.
+Prints means over the slices with lung, by variant of the phantom, size of the lungs and disease:
+Dice with the paper's prompts; Dice of one lung from a box and a point on it; and the share of lung
+in the mask from a point between the lungs.
 """
 
-import argparse
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -16,31 +16,41 @@ import torch
 from tqdm import tqdm
 
 from sam_lungs.data.windowing import LUNG_WINDOW, slice_to_rgb
-from sam_lungs.prompts.rules import PromptProtocol, Prompts, make_prompts
+from sam_lungs.prompts.protocols import PromptProtocol, Prompts
+from sam_lungs.prompts.rules import make_prompts
+from sam_lungs.segmenters.base import segment
 from sam_lungs.segmenters.checkpoints import fetch, load_sam
 from sam_lungs.segmenters.sam import SamSegmenter
 from sam_lungs.study.metrics import dice
 from sam_lungs.synthetic.patient import draw_patient
 from sam_lungs.synthetic.phantom import phantom_volume
-from sam_lungs.utils.errors import run_script
+from sam_lungs.utils.cli import option, parse_options, run_script
 
-SEED = 20240115  # the training's is 0
+SEED = 20240115  # not the seed of the training, 0
+
+
+@dataclass
+class Options:
+    """Command-line options."""
+
+    patients: int = option("patients of each variant", 8, group="phantoms")
+    slices: int = option("slices per patient", 24, group="phantoms")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="The compact SAM on held-out phantoms.", allow_abbrev=False
+    options = parse_options(
+        Options,
+        "Measure the accuracy of the compact SAM on held-out phantoms.",
+        "python -m benchmarks.compact --patients 8 --slices 24",
+        prog="python -m benchmarks.compact",
     )
-    parser.add_argument("--patients", type=int, default=8, help="of each variant")
-    parser.add_argument("--slices", type=int, default=24, help="of each patient")
-    args = parser.parse_args()
 
     segmenter = SamSegmenter(load_sam("compact", fetch("compact")), torch.device("cpu"))
     rows = []
-    for case in tqdm(range(args.patients), desc="patients"):
+    for case in tqdm(range(options.patients), desc="patients"):
         diseased = draw_patient(np.random.default_rng([SEED, case])).diseased
         for variant in ("hounsfield", "windowed"):
-            image, masks, _ = phantom_volume(SEED, case, args.slices, variant)
+            image, masks, _ = phantom_volume(SEED, case, options.slices, variant)
             window = LUNG_WINDOW if variant == "hounsfield" else None
             for index in np.flatnonzero(masks.any(axis=(0, 1))):
                 rgb = slice_to_rgb(image[:, :, index], window)
@@ -57,17 +67,18 @@ def main() -> None:
 
 
 def measure(segmenter: SamSegmenter, image_rgb: np.ndarray, masks: np.ndarray) -> dict:
-    """Return what one slice gives: `dice` with the paper's prompts, and of the others
+    """Return the measurements of one slice.
 
-    `one_lung`: mean Dice of each of two lungs, prompted by its own point and box;
-    `between`: share of a mask that lies in the lungs, prompted by the paper's negative point as if
-    it were positive, where that is bright and so no air;
-    `share`: of the slice that is lung; `seconds`: for the paper's prompts.
+    dice, seconds: with the paper's prompts.
+    one_lung: mean Dice of the two lungs, each prompted by its own point and box.
+    between: share of lung in the mask from the paper's negative point, given as a positive one;
+        only where that pixel is bright, that is, no air.
+    share: of the slice that is lung.
     """
     lungs = masks > 0
     started = time.perf_counter()
     prompts = make_prompts(masks, PromptProtocol())
-    predicted = segmenter.segment(image_rgb, prompts).mask
+    predicted = segment(segmenter, image_rgb, prompts).mask
     row = {
         "dice": dice(predicted, lungs),
         "share": lungs.mean(),
@@ -79,13 +90,13 @@ def measure(segmenter: SamSegmenter, image_rgb: np.ndarray, masks: np.ndarray) -
         one = PromptProtocol(negative="none")
         row["one_lung"] = np.mean(
             [
-                dice(segmenter.segment(image_rgb, make_prompts(lung, one)).mask, lung > 0)
+                dice(segment(segmenter, image_rgb, make_prompts(lung, one)).mask, lung > 0)
                 for lung in alone
             ]
         )
         between_rc = prompts.points_rc[-1:]
         if image_rgb[tuple(between_rc[0])][0] > 170:
-            found = segmenter.segment(image_rgb, Prompts(between_rc, np.array([1]), None)).mask
+            found = segment(segmenter, image_rgb, Prompts(between_rc, np.array([1]), None)).mask
             row["between"] = (found & lungs).sum() / max(found.sum(), 1)
     return row
 

@@ -1,55 +1,83 @@
-r"""SAM's image encoder and masks: ours beside segment-anything's, and transformers' where it is.
+"""Time and agreement of SAM's image encoders: ours, segment-anything's and transformers'.
 
-python -m benchmarks.encoder --model vit_l --precision float32 bfloat16 --rounds 3
+    python -m benchmarks.encoder --model vit_l --precision float32 bfloat16 --rounds 3
 
-Takes turns in one process, over phantom slices or those of a volume (-i, -m); without --checkpoint
-the weights are untrained, which takes as long. For the third column `pip install transformers`.
+The encoders take turns in one process, on phantom slices or on those of a volume (-i, -m). Without
+--checkpoint the weights are untrained, which does not change the times. transformers is measured if
+it is installed.
 """
 
-import argparse
 import copy
 import resource
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from segment_anything import SamPredictor
+from segment_anything.modeling import Sam
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import weights
 from benchmarks.machine import matmul_peak, median, peak_memory_gb, report, seconds_of
-from sam_lungs.data.volumes import read_pair
+from sam_lungs.data.readers import read_masks, read_volume
 from sam_lungs.data.windowing import LUNG_WINDOW, choose_window, slice_to_rgb
-from sam_lungs.prompts.rules import PromptProtocol, make_prompts
+from sam_lungs.prompts.protocols import PromptProtocol, Prompts
+from sam_lungs.prompts.rules import make_prompts
+from sam_lungs.segmenters.base import DEVICES, PRECISIONS, segment
 from sam_lungs.segmenters.checkpoints import CHECKPOINTS
-from sam_lungs.segmenters.sam import PRECISIONS, SamSegmenter, choose_devices
+from sam_lungs.segmenters.devices import choose_devices
+from sam_lungs.segmenters.sam import SamSegmenter
 from sam_lungs.synthetic.phantom import sample_slice
-from sam_lungs.utils.errors import run_script
+from sam_lungs.utils.cli import option, parse_options, run_script
+
+
+@dataclass
+class Options:
+    """Command-line options."""
+
+    model: str = option("size of SAM", "vit_l", group="model", choices=list(CHECKPOINTS))
+    checkpoint: Path | None = option("file of its weights", None, group="model")
+    device: str = option("where to compute", "auto", group="model", choices=DEVICES)
+    precision: Sequence[str] = option(
+        "of our encoder",
+        ("float32",),
+        group="model",
+        choices=PRECISIONS,
+        shown_default="float32",
+    )
+    batch_size: int | None = option(
+        "of our encoder",
+        None,
+        group="model",
+        shown_default="as many slices as the device allows",
+    )
+    image_file_path: Path | None = option(
+        "volume to encode", None, group="data", short="-i", shown_default="phantoms"
+    )
+    masks_file_path: Path | None = option(
+        "lung masks of the volume", None, group="data", short="-m"
+    )
+    rounds: int = option("measurements of each encoder", 3, group="output")
+    json: Path | None = option("also write the table to this file", None, group="output")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="SAM's image encoder, ours beside segment-anything's.", allow_abbrev=False
+    options = parse_options(
+        Options,
+        "Measure time and agreement of SAM's image encoders.",
+        "python -m benchmarks.encoder --model vit_l --precision float32 bfloat16 --rounds 3",
+        prog="python -m benchmarks.encoder",
     )
-    parser.add_argument("--model", choices=CHECKPOINTS, default="vit_l")
-    parser.add_argument("--checkpoint", type=Path)
-    parser.add_argument("--precision", choices=PRECISIONS, nargs="+", default=["float32"])
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--batch_size", type=int, help="of ours; as many as the device likes")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("-i", "--image_file_path", type=Path)
-    parser.add_argument("-m", "--masks_file_path", type=Path)
-    parser.add_argument("--json", type=Path, help="write the table here as well")
-    args = parser.parse_args()
-
-    device = choose_devices(args.device)[0]
-    sam = weights.load(args.model, args.checkpoint)
+    device = choose_devices(options.device)[0]
+    sam = weights.load(options.model, options.checkpoint)
     ours = {
         precision: SamSegmenter(copy.deepcopy(sam), device, precision)
-        for precision in args.precision
+        for precision in options.precision
     }
-    batch_size = args.batch_size or next(iter(ours.values())).batch_size()
-    slices = list(read_slices(args.image_file_path, args.masks_file_path, batch_size))
+    batch_size = options.batch_size or next(iter(ours.values())).batch_size()
+    slices = list(read_slices(options.image_file_path, options.masks_file_path, batch_size))
     theirs = SamPredictor(sam.to(device))
     pictures = [theirs.transform.apply_image(image_rgb) for image_rgb, _ in slices]
     pictures = [torch.as_tensor(picture).permute(2, 0, 1) for picture in pictures]
@@ -60,7 +88,7 @@ def main() -> None:
         return torch.cat([sam.image_encoder(image) for image in one_by_one])
 
     encoders = {"SamPredictor float32": encode_as_sam_predictor}
-    if args.model != "compact" and (transformed := build_transformers(args.model, sam)):
+    if options.model != "compact" and (transformed := build_transformers(options.model, sam)):
         transformed = transformed.to(device)
 
         @torch.inference_mode()
@@ -70,20 +98,20 @@ def main() -> None:
 
         encoders["transformers float32"] = encode_as_transformers
     for precision, segmenter in ours.items():
-        encoders[f"ours {precision}"] = lambda segmenter=segmenter: segmenter.encode(pictures)
+        encoders[f"ours {precision}"] = lambda segmenter=segmenter: segmenter.encode(pictures)[0]
 
     with FlopCounterMode(display=False) as counter:
         reference = encode_as_sam_predictor()
-    # The relative positions' share is its own choice, and small: all are held against the same.
+    # The count is the same for all encoders, although they compute relative positions differently.
     operations = counter.get_total_flops() / len(slices)
     seconds = {name: [] for name in encoders}
-    embeddings = {"SamPredictor float32": reference}  # which was its warming up
+    embeddings = {"SamPredictor float32": reference}  # this was its warm-up
     embeddings |= {name: encode() for name, encode in encoders.items() if name not in embeddings}
-    for _ in range(args.rounds):
+    for _ in range(options.rounds):
         for name, encode in encoders.items():
             seconds[name].append(seconds_of(encode, device) / len(slices))
 
-    peaks = {name: matmul_peak(device, PRECISIONS[name]) for name in {"float32", *ours}}
+    peaks = {name: matmul_peak(device, getattr(torch, name)) for name in {"float32", *ours}}
     slowest = median(seconds["SamPredictor float32"])
     expected = predict(theirs, slices)
     rows = []
@@ -92,57 +120,61 @@ def main() -> None:
         each = median(seconds[name])
         row = {
             "encoder": name,
-            "ms a slice": each * 1e3,
+            "ms per slice": each * 1e3,
             "ratio": slowest / each,
             "TFLOP/s": operations / each / 1e12,
             "of matmul peak": operations / each / peaks[precision],
             "embeddings differ by": ((embedding - reference).norm() / reference.norm()).item(),
         }
         if name.startswith("ours"):
-            answers = [ours[precision].segment(*each) for each in slices]
+            predictions = [segment(ours[precision], *each) for each in slices]
             differing = [
-                np.count_nonzero(answer.mask != mask)
-                for answer, mask in zip(answers, expected, strict=True)
+                np.count_nonzero(prediction.mask != mask)
+                for prediction, mask in zip(predictions, expected, strict=True)
             ]
             row["pixels in 100,000 differ"] = (
                 1e5 * sum(differing) / sum(mask.size for mask in expected)
             )
         rows.append(row)
-    report(rows, device, args.json)
+    report(rows, device, options.json)
     peak_gb = peak_memory_gb(resource.getrusage(resource.RUSAGE_SELF))
-    print(f"{len(slices)} slices, batch size of ours {batch_size}; peak {peak_gb:.2f} GB")
+    print(f"{len(slices)} slices, our batch size {batch_size}; peak memory {peak_gb:.2f} GB")
 
 
-def read_slices(image_path: Path | None, masks_path: Path | None, count: int):
-    """Yield pictures, (rows, columns, 3) uint8, and the paper's prompts, of slices with lung."""
+def read_slices(
+    image_path: Path | None, masks_path: Path | None, count: int
+) -> Iterator[tuple[np.ndarray, Prompts]]:
+    """Yield slices with lung, (rows, columns, 3) uint8, and the paper's prompts."""
     if image_path is None:
         for number in range(count):
             hu, masks = sample_slice(np.random.default_rng([1, number]), 512, 512, "hounsfield")
             yield slice_to_rgb(hu, LUNG_WINDOW), make_prompts(masks, PromptProtocol())
         return
-    image, masks, _ = read_pair(image_path, masks_path)
-    window = choose_window("auto", image)
+    image, masks = read_volume(image_path), read_masks(masks_path)
+    window = choose_window("auto", image.array)
     for index in np.flatnonzero(masks.array.any(axis=(0, 1)))[:count]:
         rgb = slice_to_rgb(image.array[:, :, index], window)
         yield rgb, make_prompts(masks.array[:, :, index], PromptProtocol())
 
 
-def predict(predictor: SamPredictor, slices) -> list[np.ndarray]:
-    """Return the masks, (rows, columns) bool, of segment-anything's own way."""
+def predict(
+    predictor: SamPredictor, slices: Sequence[tuple[np.ndarray, Prompts]]
+) -> list[np.ndarray]:
+    """Return the masks, (rows, columns) bool, of segment-anything's predictor."""
     masks = []
     for image_rgb, prompts in slices:
         predictor.set_image(image_rgb)
-        answer, _, _ = predictor.predict(
-            point_coords=prompts.points_rc[:, ::-1],
+        mask, _, _ = predictor.predict(
+            point_coords=prompts.points_xy,
             point_labels=prompts.labels,
-            box=prompts.box_rc[[1, 0, 3, 2]],
+            box=prompts.box_xyxy,
             multimask_output=False,
         )
-        masks.append(answer[0])
+        masks.append(mask[0])
     return masks
 
 
-def build_transformers(model: str, sam) -> torch.nn.Module | None:
+def build_transformers(model: str, sam: Sam) -> torch.nn.Module | None:
     """Return the image encoder of transformers' SAM with the same weights, if it is installed."""
     try:
         from transformers import SamVisionConfig

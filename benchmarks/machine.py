@@ -1,4 +1,4 @@
-"""What the benchmarks say of the machine, and how they time."""
+"""Timing, and a description of the machine, for the benchmarks."""
 
 import json
 import platform
@@ -21,7 +21,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def seconds_of(function: Callable[[], object], device: torch.device) -> float:
-    """Return how long a call takes, all that it starts on the device included."""
+    """Return the duration of a call, with all work that it starts on the device."""
     synchronize(device)
     started = time.perf_counter()
     function()
@@ -30,7 +30,7 @@ def seconds_of(function: Callable[[], object], device: torch.device) -> float:
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the floating-point operations a second of the best of 5 large matrix products."""
+    """Return floating-point operations per second of the fastest of 5 large matrix products."""
     size = 8192 if device.type == "cuda" else 4096
     one, other = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     torch.mm(one, other)
@@ -38,13 +38,13 @@ def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def peak_memory_gb(usage: resource.struct_rusage) -> float:
-    """Return the largest resident memory that a process has had."""
+    """Return the peak resident memory of a process."""
     # Linux counts in KiB, macOS in bytes.
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def report(rows: list[dict], device: torch.device, path: Path | None) -> None:
-    """Print a table and where it was measured; write both as JSON if there is a path."""
+    """Print a table and the machine; if there is a path, also write both as JSON."""
     processor = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -55,7 +55,7 @@ def report(rows: list[dict], device: torch.device, path: Path | None) -> None:
         "processor": processor,
         "threads": torch.get_num_threads(),
         "capability": torch.backends.cpu.get_cpu_capability(),
-        "versions": provenance.versions(),
+        "versions": provenance.versions_of(provenance.PACKAGES),
         "commit": provenance.code_commit(),
     }
     table = pd.DataFrame(rows)

@@ -1,52 +1,81 @@
-"""The study as it was first done: one slice after the other through segment-anything's predictor.
+r"""The original study: one slice after the other through segment-anything's predictor.
 
-    python -m benchmarks.slice_by_slice MODEL CHECKPOINT DEVICE TABLE IMAGE MASKS [IMAGE MASKS ...]
+    python -m benchmarks.slice_by_slice -i image_1.npy -m masks_1.npy --table out.csv \
+        --model vit_b --checkpoint checkpoints/sam_vit_b_01ec64.pth
 
-Writes the slices of all volumes into one table.
+Writes the slices of all volumes to one table.
 """
 
-import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from segment_anything import SamPredictor
 
-from sam_lungs.data.volumes import read_pair
+from sam_lungs.data.readers import read_masks, read_volume
 from sam_lungs.data.windowing import choose_window, slice_to_rgb
-from sam_lungs.prompts.rules import PromptProtocol, make_prompts
-from sam_lungs.segmenters.checkpoints import load_sam
-from sam_lungs.segmenters.sam import choose_devices
+from sam_lungs.prompts.protocols import PromptProtocol
+from sam_lungs.prompts.rules import make_prompts
+from sam_lungs.segmenters.base import DEVICES
+from sam_lungs.segmenters.checkpoints import CHECKPOINTS, load_sam
+from sam_lungs.segmenters.devices import choose_devices
 from sam_lungs.study.metrics import dice, jaccard
+from sam_lungs.utils.cli import option, parse_options, run_script
 
 
-def main(model: str, checkpoint: str, device: str, table: str, *paths: str) -> None:
-    predictor = SamPredictor(load_sam(model, Path(checkpoint)).to(choose_devices(device)[0]))
+@dataclass
+class Options:
+    """Command-line options."""
+
+    image_file_path: Sequence[Path] = option("volumes", group="data", short="-i")
+    masks_file_path: Sequence[Path] = option(
+        "their lung masks, in the same order", group="data", short="-m"
+    )
+    table: Path = option("table to write", group="data")
+    model: str = option("size of SAM", group="model", choices=list(CHECKPOINTS))
+    checkpoint: Path = option("file of its weights", group="model")
+    device: str = option("where to compute", "auto", group="model", choices=DEVICES)
+
+
+def main() -> None:
+    options = parse_options(
+        Options,
+        "Segment the slices of volumes one by one with segment-anything's predictor.",
+        "python -m benchmarks.slice_by_slice -i image_1.npy -m masks_1.npy --table out.csv"
+        " --model vit_b --checkpoint checkpoints/sam_vit_b_01ec64.pth",
+        prog="python -m benchmarks.slice_by_slice",
+    )
+    device = choose_devices(options.device)[0]
+    predictor = SamPredictor(load_sam(options.model, options.checkpoint).to(device))
     rows = []
-    for image_path, masks_path in zip(paths[::2], paths[1::2], strict=True):
-        image, masks, _ = read_pair(Path(image_path), Path(masks_path))
-        window = choose_window("auto", image)
+    for image_path, masks_path in zip(
+        options.image_file_path, options.masks_file_path, strict=True
+    ):
+        image, masks = read_volume(image_path), read_masks(masks_path)
+        window = choose_window("auto", image.array)
         for index in np.flatnonzero(masks.array.any(axis=(0, 1))):
-            true = masks.array[:, :, index]
-            prompts = make_prompts(true, PromptProtocol())
+            reference = masks.array[:, :, index]
+            prompts = make_prompts(reference, PromptProtocol())
             predictor.set_image(slice_to_rgb(image.array[:, :, index], window))
-            predicted, score, _ = predictor.predict(
-                point_coords=prompts.points_rc[:, ::-1],
+            predicted, predicted_iou, _ = predictor.predict(
+                point_coords=prompts.points_xy,
                 point_labels=prompts.labels,
-                box=prompts.box_rc[[1, 0, 3, 2]],
+                box=prompts.box_xyxy,
                 multimask_output=False,
             )
             rows.append(
                 {
-                    "image": Path(image_path).stem,
+                    "image": image_path.stem,
                     "slice": index,
-                    "jaccard": jaccard(predicted[0], true > 0),
-                    "dice": dice(predicted[0], true > 0),
-                    "score": score[0],
+                    "jaccard": jaccard(predicted[0], reference > 0),
+                    "dice": dice(predicted[0], reference > 0),
+                    "score": predicted_iou[0],
                 }
             )
-    pd.DataFrame(rows).to_csv(table, index=False)
+    pd.DataFrame(rows).to_csv(options.table, index=False)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run_script(main)

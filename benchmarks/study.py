@@ -1,17 +1,19 @@
-r"""The whole study, from files to tables: ours beside `SamPredictor`, one slice at a time.
+"""Time, memory and agreement of the whole study, from files to tables: ours and `SamPredictor`'s.
 
-python -m benchmarks.study --model vit_b --volumes 1 --slices 8
+    python -m benchmarks.study --model vit_b --volumes 1 --slices 8
 
-Each is a process of its own, as a user starts it, and they take turns. The volumes are phantoms in
-Hounsfield units; without --checkpoint the weights are untrained, which takes as long.
+Each study is a process of its own, as a user starts it, and they take turns. The volumes are
+phantoms in Hounsfield units. Without --checkpoint the weights are untrained, which does not change
+the times.
 """
 
-import argparse
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,59 +24,75 @@ import torch
 
 from benchmarks import weights
 from benchmarks.machine import median, peak_memory_gb, report
-from sam_lungs.prompts.rules import PROTOCOLS
+from sam_lungs.prompts.protocols import PROTOCOLS
+from sam_lungs.segmenters.base import DEVICES, PRECISIONS
 from sam_lungs.segmenters.checkpoints import CHECKPOINTS
-from sam_lungs.segmenters.sam import PRECISIONS, choose_devices
+from sam_lungs.segmenters.devices import choose_devices
 from sam_lungs.synthetic.phantom import phantom_volume
-from sam_lungs.utils.errors import InputError, run_script
+from sam_lungs.utils.cli import option, parse_options, run_script
+from sam_lungs.utils.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 TEN_PROTOCOLS = list(PROTOCOLS)[:10]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description="The whole study, ours beside SamPredictor slice by slice.", allow_abbrev=False
-    )
-    parser.add_argument("--model", choices=CHECKPOINTS, default="vit_b")
-    parser.add_argument("--checkpoint", type=Path)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--volumes", type=int, default=1)
-    parser.add_argument("--slices", type=int, default=8, help="of each volume")
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--precision", choices=PRECISIONS, nargs="+", default=["float32"])
-    parser.add_argument("--skip_sam_predictor", action="store_true")
-    parser.add_argument("--skip_sweep", action="store_true")
-    parser.add_argument("--json", type=Path, help="write the table here as well")
-    args = parser.parse_args()
+@dataclass
+class Options:
+    """Command-line options."""
 
-    device = choose_devices(args.device)[0]
+    model: str = option("size of SAM", "vit_b", group="model", choices=list(CHECKPOINTS))
+    checkpoint: Path | None = option("file of its weights", None, group="model")
+    device: str = option("where to compute", "auto", group="model", choices=DEVICES)
+    precision: Sequence[str] = option(
+        "of our encoder",
+        ("float32",),
+        group="model",
+        choices=PRECISIONS,
+        shown_default="float32",
+    )
+    volumes: int = option("number of volumes", 1, group="data")
+    slices: int = option("slices per volume", 8, group="data")
+    rounds: int = option("measurements of each study", 1, group="output")
+    skip_sam_predictor: bool = option("measure only ours", False, group="output")
+    skip_sweep: bool = option("do not measure ten protocols", False, group="output")
+    json: Path | None = option("also write the table to this file", None, group="output")
+
+
+def main() -> None:
+    options = parse_options(
+        Options,
+        "Measure time, memory and agreement of the whole study.",
+        "python -m benchmarks.study --model vit_b --volumes 1 --slices 8",
+        prog="python -m benchmarks.study",
+    )
+    device = choose_devices(options.device)[0]
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         checkpoint = folder / "weights.pth"
-        torch.save(weights.load(args.model, args.checkpoint).state_dict(), checkpoint)
+        torch.save(weights.load(options.model, options.checkpoint).state_dict(), checkpoint)
         model_gb = checkpoint.stat().st_size / 1e9
-        write = partial(write_volume, folder, args.slices)
+        write = partial(write_volume, folder, options.slices)
         with get_context("spawn").Pool() as processes:
-            lung_slices = sum(processes.map(write, range(args.volumes), chunksize=1))
-        images = [folder / f"image_{case}.npy" for case in range(args.volumes)]
-        masks = [folder / f"masks_{case}.npy" for case in range(args.volumes)]
+            lung_slices = sum(processes.map(write, range(options.volumes), chunksize=1))
+        images = [folder / f"image_{case}.npy" for case in range(options.volumes)]
+        masks = [folder / f"masks_{case}.npy" for case in range(options.volumes)]
 
         ours = [sys.executable, str(ROOT / "process_image.py"), "-i", *images, "-m", *masks]
-        ours += ["--model", args.model, "--checkpoint", checkpoint, "--device", args.device]
-        ours += ["--overwrite"]  # for rounds, and runs in one folder
+        ours += ["--model", options.model, "--checkpoint", checkpoint, "--device", options.device]
+        ours += ["--overwrite"]  # because rounds use the same folders
         commands = {}
-        if not args.skip_sam_predictor:
-            pairs = [path for pair in zip(images, masks, strict=True) for path in pair]
+        if not options.skip_sam_predictor:
             commands["SamPredictor, slice by slice"] = [
                 *(sys.executable, "-m", "benchmarks.slice_by_slice"),
-                *(args.model, checkpoint, args.device, folder / "theirs.csv", *pairs),
+                *("-i", *images, "-m", *masks, "--table", folder / "theirs.csv"),
+                *("--model", options.model, "--checkpoint", checkpoint),
+                *("--device", options.device),
             ]
-        for precision in args.precision:
+        for precision in options.precision:
             name = f"ours, {precision}"
             commands[name] = [*ours, "--precision", precision, "--output_folder", folder / name]
-        precision = args.precision[0]
-        if not args.skip_sweep:
+        precision = options.precision[0]
+        if not options.skip_sweep:
             commands[f"ours, {precision}, ten protocols"] = [
                 *(*ours, "--precision", precision, "--prompts", ",".join(TEN_PROTOCOLS)),
                 *("--output_folder", folder / "sweep"),
@@ -84,7 +102,7 @@ def main() -> None:
         commands["ours, embeddings read"] = [*ours, "--precision", precision, *keep]
 
         took = {name: [] for name in commands}
-        for _ in range(args.rounds):
+        for _ in range(options.rounds):
             for name, command in commands.items():
                 took[name].append(run(command))
                 if name == "ours, embeddings read":
@@ -100,10 +118,10 @@ def main() -> None:
             row = {
                 "study": name,
                 "s": seconds,
-                "s a lung slice": seconds / lung_slices,
+                "s per lung slice": seconds / lung_slices,
                 "ratio": median([seconds for seconds, _ in took[first]]) / seconds,
                 "peak GB": peak_gb,
-                "beyond the weights": peak_gb - model_gb,
+                "GB without the weights": peak_gb - model_gb,
             }
             if (folder / name).exists():
                 row["mean Dice"] = read_dice(folder / name).mean()
@@ -113,12 +131,12 @@ def main() -> None:
                 row["mean Dice"] = theirs.mean()
                 row["Dice differs by"] = np.abs(theirs - exact).mean()
             rows.append(row)
-        report(rows, device, args.json)
-        print(f"{args.volumes} volumes, {lung_slices} slices with lung, {args.model}")
+        report(rows, device, options.json)
+        print(f"{options.volumes} volumes, {lung_slices} slices with lung, {options.model}")
 
 
 def write_volume(folder: Path, slices: int, case: int) -> int:
-    """Write a phantom and its masks as arrays; return how many slices have lung."""
+    """Write a phantom and its masks as arrays; return its number of slices with lung."""
     image, masks, _ = phantom_volume(7, case, slices, "hounsfield")
     np.save(folder / f"image_{case}.npy", image)
     np.save(folder / f"masks_{case}.npy", masks)
@@ -126,20 +144,20 @@ def write_volume(folder: Path, slices: int, case: int) -> int:
 
 
 def run(command: list) -> tuple[float, float]:
-    """Run a command; return its seconds and the peak of its memory in GB."""
+    """Run a command; return its duration in seconds and its peak memory in GB."""
     started = time.perf_counter()
     process = subprocess.Popen(list(map(str, command)), cwd=ROOT, stderr=subprocess.PIPE)
     with process.stderr:
-        said = process.stderr.read()
+        errors = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - started
     if status:
-        raise InputError(f"{command[1]} failed: {said.decode()[-500:]}")
+        raise InputError(f"{command[1]} failed: {errors.decode()[-500:]}")
     return seconds, peak_memory_gb(usage)
 
 
 def read_dice(results_folder: Path) -> np.ndarray:
-    """Return the Dice score of each slice with lung, in the order of volumes and slices."""
+    """Return the Dice score of each slice with lung, ordered by volume and slice."""
     paths = sorted(
         results_folder.glob("*/raw_data.csv"),
         key=lambda path: int(path.parent.name.rpartition("_")[2]),

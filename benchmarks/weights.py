@@ -1,4 +1,4 @@
-"""Weights for benchmarks: a file, or untrained ones from a fixed seed, as heavy as any."""
+"""Weights for benchmarks: from a file, or untrained with a fixed seed, which take the same time."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from sam_lungs.segmenters.checkpoints import fetch, load_sam
 
 
 def load(model: str, checkpoint: Path | None) -> Sam:
-    """Return the model with the weights of a file; without one, `compact` or a seeded model."""
+    """Return a model with the weights of a file; without one, `compact` or an untrained model."""
     if checkpoint:
         return load_sam(model, checkpoint)
     if model == "compact":
@@ -19,6 +19,6 @@ def load(model: str, checkpoint: Path | None) -> Sam:
     sam = sam_model_registry[model]()
     with torch.no_grad():
         for name, parameter in sam.image_encoder.named_parameters():
-            if "pos" in name:  # zeros in an untrained model, which would hide mistakes
+            if "pos" in name:  # zeros in an untrained model, which would hide errors
                 parameter.normal_(std=0.05)
     return sam.eval().requires_grad_(False)

@@ -1,1 +1,48 @@
-"""SAM's zero-shot transfer to lung segmentation in chest CT: the steps behind the scripts."""
+"""SAM's zero-shot transfer to lung segmentation in chest CT: the steps behind the scripts.
+
+The folders in the order of the data:
+
+    data/        files                        -> Case: image, masks, window
+    prompts/     label mask                   -> Prompts: points and a box
+    segmenters/  RGB slice, Prompts           -> mask, predicted IoU
+    study/       Case                         -> results folder
+    summary/     results folders              -> tables, statistics, report.html
+    synthetic/   seed                         -> phantoms; the compact SAM trained on them
+    utils/       command lines, files, errors; nothing of CT or SAM
+
+The Python API, imported on first use:
+
+    case = sam_lungs.read_case(Path("image.nii.gz"), Path("masks.nii.gz"))
+    rgb = sam_lungs.slice_to_rgb(case.image.array[:, :, 122], case.window)
+    prompts = sam_lungs.make_prompts(case.masks.array[:, :, 122], sam_lungs.PromptProtocol())
+    segmenter, *_ = sam_lungs.load_segmenters("vit_l")
+    prediction = sam_lungs.segment(segmenter, rgb, prompts)
+"""
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+
+__version__ = "1.0.0"
+
+# Before any import that would fail with a traceback.
+if sys.version_info < (3, 11):
+    sys.exit("error: Python 3.11 or newer is needed; run scripts/setup.sh")
+if not all(find_spec(name) for name in ("torch", "numpy", "nibabel", "cv2", "segment_anything")):
+    sys.exit("error: this Python lacks the project's packages; run scripts/setup.sh")
+
+_API = {
+    "read_case": "data.readers",
+    "slice_to_rgb": "data.windowing",
+    "PromptProtocol": "prompts.protocols",
+    "make_prompts": "prompts.rules",
+    "load_segmenters": "segmenters.registry",
+    "segment": "segmenters.base",
+}
+__all__ = sorted(_API)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _API:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_API[name]}"), name)

@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# The name that the original instructions use for download_model_checkpoints.sh.
+# Another name of download_model_checkpoints.sh, from the original instructions.
 set -euo pipefail
 exec "$(dirname "${BASH_SOURCE[0]}")/download_model_checkpoints.sh" "$@"

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # Converts every volume of the dataset and its lung masks to NumPy arrays in working_data/.
-# usage: scripts/nifti_to_numpy.sh [nifti_to_numpy.py options]
-# What is converted already, from the same file and with the same options, stays as it is.
+# usage: scripts/nifti_to_numpy.sh [nifti_to_numpy.py options, see docs/options.md]
+# Volumes that were converted before, from the same file with the same options, are skipped.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/project.sh"
-find_python
 
+find_python
 images=datasets/zenodo/COVID-19-CT-Seg_20cases
 masks=datasets/zenodo/Lung_Mask
 volumes=("$images"/*.nii.gz "$masks"/*.nii.gz)
 for volume in "${volumes[@]}"; do
-  # A pattern that matches nothing stays as it is.
+  # A pattern without a match stays as it is.
   [[ -e $volume ]] || fail "${volume%/*} holds no volumes: run scripts/download_dataset.sh"
   kind=image
   if [[ $volume == "$masks"/* ]]; then
@@ -20,5 +20,5 @@ for volume in "${volumes[@]}"; do
   arrays+=("working_data/${kind}_${name%.nii.gz}.npy")
 done
 
-exec "${python[@]}" nifti_to_numpy.py \
+exec "$python" nifti_to_numpy.py \
   --input_file_path "${volumes[@]}" --output_file_path "${arrays[@]}" "$@"

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Runs the study: segments the 20 volumes with one loaded model, joins their results, reports.
-# usage: scripts/process_images.sh [process_image.py options, paths from the project's root]
-# Stopped or killed, the same command goes on where it was; --dry_run checks all of it beforehand.
+# Runs the study: segments the 20 volumes below, joins their results, and writes the report.
+# usage: scripts/process_images.sh [process_image.py options, see docs/options.md]
+#   --dry_run    check every input file first, and estimate the time
+# Paths are relative to the project's root. Run the same command again to resume an interrupted run.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/project.sh"
-find_python
 
+find_python
+# Edit this list to process other volumes.
 volumes=(
   coronacases_001
   coronacases_002
@@ -33,35 +35,5 @@ for volume in "${volumes[@]}"; do
   masks+=("working_data/masks_$volume.npy")
 done
 
-results_folder=working_data/results
-protocols=
-has_results=true
-previous=
-for argument in "$@"; do
-  case $argument in
-    --output_folder=*) results_folder=${argument#*=} ;;
-    --prompts=*) protocols=${argument#*=} ;;
-    --dry_run | --slice | --slice=* | --help | -h | -[!-]*[ns]* | -[ns]*) has_results=false ;;
-  esac
-  case $previous in
-    --output_folder) results_folder=$argument ;;
-    --prompts) protocols=$argument ;;
-  esac
-  previous=$argument
-done
-
-kindly "${python[@]}" process_image.py \
-  --image_file_path "${images[@]}" --masks_file_path "${masks[@]}" "$@"
-if $has_results; then
-  results_folders=("$results_folder")
-  if [[ $protocols ]]; then
-    IFS=, read -ra names <<<"$protocols"
-    results_folders=("${names[@]/#/$results_folder/}")
-  fi
-  for folder in "${results_folders[@]}"; do
-    "${python[@]}" join_results.py --results_folder_path "$folder"
-  done
-  others=("${results_folders[@]:1}")
-  "${python[@]}" make_report.py --results_folder_path "${results_folders[0]}" \
-    ${others:+--compare "${others[@]}"}
-fi
+exec "$python" process_image.py \
+  --image_file_path "${images[@]}" --masks_file_path "${masks[@]}" --report "$@"

@@ -1,11 +1,24 @@
 #!/usr/bin/env bash
-# Makes or updates the project's Python: conda environment `sam` where there is conda, else .venv.
-# usage: scripts/setup.sh [requirements file in the project's root, default requirements.txt]
+# Creates or updates the project's Python environment: conda environment `sam` where conda is
+# installed, else .venv. Does nothing when the environment is up to date.
+# usage: scripts/setup.sh [--cpu] [requirements file in the project's root]
+#   --cpu              install PyTorch without GPU support, which is much smaller
+#   requirements file  default requirements.txt; requirements-dev.txt adds what the tests need
 # With PYTHON set, that Python is used as it is and nothing is installed.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/project.sh"
 
-requirements=${1:-requirements.txt}
+requirements=requirements.txt
+for argument in "$@"; do
+  case $argument in
+    # From the environment, because `conda env create` runs pip too.
+    --cpu)
+      export PIP_EXTRA_INDEX_URL="${PIP_EXTRA_INDEX_URL:-} https://download.pytorch.org/whl/cpu"
+      ;;
+    -*) fail "unknown option $argument; see --help" ;;
+    *) requirements=$argument ;;
+  esac
+done
 [[ -f $requirements ]] || fail "$requirements: no such file in $PWD"
 
 if [[ -n ${PYTHON:-} ]]; then
@@ -18,18 +31,18 @@ while read -r included; do
   made_from+=("$included")
 done < <(sed -n 's/^-r *//p' "$requirements")
 
-if has_conda; then
+if command -v conda >/dev/null; then
   environment="conda environment sam"
-  python=("${conda_python[@]}")
   made_from+=(environment.yml)
+  python=$(conda_python)
 else
   environment=.venv
-  python=("$venv_python")
+  python=.venv/bin/python
 fi
 
-# The folder inside the environment that holds a copy of each file the environment was made from.
+# Prints the folder inside the environment that holds a copy of each file it was made from.
 stamp_folder() {
-  "${python[@]}" -c 'import sysconfig; print(sysconfig.get_path("purelib") + "/made_from")'
+  "$python" -c 'import sysconfig; print(sysconfig.get_path("purelib") + "/made_from")'
 }
 
 is_up_to_date() {
@@ -40,21 +53,33 @@ is_up_to_date() {
   done
 }
 
+is_new_enough() {
+  "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+# Creates the conda environment, or updates one of any Python to the Python of environment.yml.
 make_conda_environment() {
   local action=create
-  if has_conda_environment; then
-    action=update
-  fi
-  conda env "$action" --name sam --file environment.yml
+  [[ -z $(conda_python) ]] || action=update
+  conda env "$action" --name sam --file environment.yml ||
+    fail "conda cannot $action the environment sam; if it is an old one," \
+      "run: conda env remove --name sam; scripts/setup.sh"
+  python=$(conda_python)
 }
 
 make_venv() {
-  python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null ||
-    fail "python3 is missing or older than 3.10: install Python 3.10 or newer"
-  python3 -c 'import ensurepip, venv' 2>/dev/null ||
-    fail "python3 has no venv module: install it (on Debian and Ubuntu: sudo apt install python3-venv)"
-  # Without a working pip it is half made, or made by a Python that has since been replaced.
-  "$venv_python" -m pip --version >/dev/null 2>&1 || python3 -m venv --clear .venv
+  # An environment with a working pip is kept; without one it is half made, or its Python is gone.
+  if is_new_enough "$python" && "$python" -m pip --version >/dev/null 2>&1; then
+    return
+  fi
+  local name
+  for name in python3 python3.13 python3.12 python3.11 ""; do
+    ! is_new_enough "$name" || break
+  done
+  [[ -n $name ]] || fail "Python 3.11 or newer is needed: install it, or conda"
+  "$name" -c 'import ensurepip, venv' 2>/dev/null ||
+    fail "$name has no venv module: install it (on Debian and Ubuntu: sudo apt install $name-venv)"
+  "$name" -m venv --clear .venv
 }
 
 if is_up_to_date; then
@@ -62,14 +87,14 @@ if is_up_to_date; then
   exit
 fi
 
-if has_conda; then
+if command -v conda >/dev/null; then
   make_conda_environment
 else
   make_venv
 fi
 stamps=$(stamp_folder)
 rm -rf "$stamps"
-"${python[@]}" -m pip install --disable-pip-version-check --requirement "$requirements"
+"$python" -m pip install --disable-pip-version-check --requirement "$requirements"
 mkdir "$stamps"
 cp "${made_from[@]}" "$stamps"
 echo "$environment is ready"

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# Sets up what the tests need and runs them.
+# Sets up what the tests need and runs them, several at a time.
 # usage: scripts/test.sh [pytest arguments, paths from the project's root]
+#   -n 0    one test at a time, as a debugger needs it
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/project.sh"
 
 scripts/setup.sh requirements-dev.txt
 find_python
-exec "${python[@]}" -m pytest "$@"
+# One thread each, so that the tests do not compete for the cores.
+export OMP_NUM_THREADS=1
+exec "$python" -m pytest -n auto --maxprocesses 8 --dist worksteal "$@"

@@ -9,6 +9,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import runpy
 import shutil
 import signal
@@ -31,7 +32,10 @@ TIMES = ("started", "seconds", "seconds_per_slice")
 
 _forking = multiprocessing.get_context("forkserver")
 _forking.set_forkserver_preload(
-    ["sam_lungs.study.dry_run", "sam_lungs.summary.report", "scipy.stats"]
+    [
+        *("sam_lungs.study.dry_run", "sam_lungs.summary.report", "sam_lungs.synthetic.training"),
+        *("monai.metrics", "scipy.stats"),
+    ]
 )
 
 
@@ -134,15 +138,19 @@ def break_everywhere(
 
 
 def contents(folder: Path, but: str = "") -> dict[str, object]:
-    """Return all files of a folder by name, but those of one name; of `run.json` not the times."""
+    """Return the files of a folder by path, without hidden ones and the times in `run.json`.
+
+    but: the name of a file to leave out.
+    """
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != but:
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and path.name != but and not re.search(r"(^|/)\.", name):
             content = path.read_bytes()
             if path.name == "run.json":
                 run = json.loads(content)
-                content = {name: run[name] for name in run if name not in TIMES}
-            found[str(path.relative_to(folder))] = content
+                content = {key: run[key] for key in run if key not in TIMES}
+            found[name] = content
     return found
 
 
@@ -203,12 +211,12 @@ def _break(fault: str, at: int) -> Callable[[], int]:
             counted += 1
             if counted == at:
                 if fault == "full_disk":
-                    if name == "unlink":
+                    if name in ("unlink", "rmdir"):
                         return write(*arguments, **options)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                if fault == "half" and name == "pwrite":
-                    descriptor, data, offset = arguments
-                    write(descriptor, data[: len(data) // 2], offset)
+                if fault == "half" and name == "write":
+                    descriptor, data = arguments
+                    write(descriptor, data[: len(data) // 2])
                 if fault == "half" and name == "fsync":
                     # Of what is not synced a power loss may take a part.
                     size = os.fstat(arguments[0]).st_size
@@ -218,6 +226,6 @@ def _break(fault: str, at: int) -> Callable[[], int]:
 
         return counted_write
 
-    for name in ("pwrite", "fsync", "replace", "unlink", "ftruncate", "mkdir"):
+    for name in ("write", "fsync", "replace", "rename", "unlink", "rmdir", "mkdir"):
         setattr(os, name, counting(name, getattr(os, name)))
     return lambda: counted

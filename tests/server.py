@@ -1,4 +1,4 @@
-"""A server of files on this machine, for the tests of downloads."""
+"""A local file server for the tests of downloads."""
 
 import http.server
 import random
@@ -20,7 +20,7 @@ OFFICIAL = f"https://zenodo.org/record/1/files/{NAME}"
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers as its server's `answer` says, and notes the range that was asked for."""
+    """Calls its server's `answer`, and records the requested range."""
 
     def do_GET(self) -> None:
         self.server.ranges.append(self.headers["Range"])
@@ -43,7 +43,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     @property
     def rest(self) -> bytes:
-        """What is left of the content from the first byte that was asked for."""
+        """The content from the first requested byte on."""
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "bytes=0-")
         return self.content[int(asked[1]) :]
 
@@ -89,7 +89,7 @@ def closes_without_a_byte(_request: Handler) -> None:
 
 
 def in_pieces(request: Handler) -> None:
-    """Send what is asked for in some 30 pieces, 10 ms apart."""
+    """Send the requested bytes in about 30 pieces, 10 ms apart."""
     rest = request.rest
     request.start(206 if request.headers["Range"] else 200, len(rest))
     for start in range(0, len(rest), 10_000):
@@ -98,7 +98,7 @@ def in_pieces(request: Handler) -> None:
 
 
 def redirects_to(url: str, status: int = 302) -> Callable[[Handler], None]:
-    """Redirect once, with a body that nobody should read, to where `honours_range` answers."""
+    """Redirect to `url`, with an endless body; requests for /elsewhere/ are answered."""
 
     def answer(request: Handler) -> None:
         if "/elsewhere/" in request.path:
@@ -118,7 +118,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves `files` by their names."""
+    """Serves `files`, a dictionary of contents by file name."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -138,7 +138,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, *_args) -> None:
-        """A client that hangs up is part of the tests."""
+        """Ignore clients that close the connection; tests do so on purpose."""
 
 
 def files_in(folder: Path) -> dict[str, bytes]:
@@ -146,7 +146,7 @@ def files_in(folder: Path) -> dict[str, bytes]:
 
 
 def error_of(call: Callable, *arguments, **options) -> str:
-    """Return the text of the `InputError` that a call raises, which is one line."""
+    """Return the message of the `InputError` that a call raises; assert that it is one line."""
     with pytest.raises(InputError) as caught:
         call(*arguments, **options)
     message = str(caught.value)

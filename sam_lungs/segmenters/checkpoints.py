@@ -1,19 +1,23 @@
-"""SAM's weights: where they come from, and how they get from there into a model.
+"""SAM's checkpoints: download, verify and load them.
 
-Download and verify them with `python -m sam_lungs.segmenters.checkpoints vit_b vit_l vit_h`.
+python -m sam_lungs.segmenters.checkpoints vit_b vit_l vit_h
 """
 
-import argparse
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam_lungs.segmenters.checkpoint_audit import check_claims
-from sam_lungs.utils.download import add_mirror_option, download
-from sam_lungs.utils.errors import InputError, is_out_of_memory, run_script
+from sam_lungs.utils.cli import option, parse_options, run_script
+from sam_lungs.utils.download import download
+from sam_lungs.utils.errors import InputError, is_out_of_memory
 from sam_lungs.utils.files import check_regular, sha256_of
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # importing torch takes seconds
+    import torch
     from segment_anything.modeling import Sam
 
 CHECKPOINTS_FOLDER = Path(__file__).resolve().parents[2] / "checkpoints"
@@ -21,199 +25,198 @@ CHECKPOINTS_FOLDER = Path(__file__).resolve().parents[2] / "checkpoints"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file of SAM weights, and what tells it from any other file.
+    """A file of SAM weights.
 
-    `name` is its architecture, `url` where it is published, or the bare name of a file that comes
-    with this code, `sha256` is lower-case hexadecimal, and `encoder_width` is the number of
-    channels of the image encoder's tokens, by which the architectures differ.
+    sha256: lower-case hexadecimal. encoder_width: channels of the image encoder's tokens, which
+    differ between the architectures.
     """
 
-    name: str
-    url: str
+    file_name: str
     size_bytes: int
     sha256: str
     encoder_width: int
 
-    @property
-    def file_name(self) -> str:
-        """The file's official name, the last part of its URL."""
-        return self.url.rpartition("/")[2]
 
-    @property
-    def is_published(self) -> bool:
-        """Whether it can be downloaded."""
-        return "://" in self.url
-
-    @property
-    def remedy(self) -> str:
-        """How to have a file in place that is not the official one replaced."""
-        if self.is_published:
-            return "delete it to download it again"
-        return f"restore it with: git checkout -- {CHECKPOINTS_FOLDER.name}/{self.file_name}"
-
-
-# The links are those of https://github.com/facebookresearch/segment-anything#model-checkpoints.
+# From https://github.com/facebookresearch/segment-anything#model-checkpoints.
+URL = "https://dl.fbaipublicfiles.com/segment_anything"
 CHECKPOINTS = {
-    checkpoint.name: checkpoint
-    for checkpoint in (
-        Checkpoint(
-            name="vit_b",
-            url="https://dl.fbaipublicfiles.com/segment_anything/sam_vit_b_01ec64.pth",
-            size_bytes=375_042_383,
-            sha256="ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
-            encoder_width=768,
-        ),
-        Checkpoint(
-            name="vit_l",
-            url="https://dl.fbaipublicfiles.com/segment_anything/sam_vit_l_0b3195.pth",
-            size_bytes=1_249_524_607,
-            sha256="3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
-            encoder_width=1024,
-        ),
-        Checkpoint(
-            name="vit_h",
-            url="https://dl.fbaipublicfiles.com/segment_anything/sam_vit_h_4b8939.pth",
-            size_bytes=2_564_550_879,
-            sha256="a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
-            encoder_width=1280,
-        ),
-        # Trained on phantoms: `sam_lungs.synthetic.training`, checkpoints/sam_compact.md.
-        Checkpoint(
-            name="compact",
-            url="sam_compact.pth",
-            size_bytes=2_292_459,
-            sha256="552aefb42baeacd5926f5b08e6cac52cf3c3aa72daf50d3b16711868886d9524",
-            encoder_width=96,
-        ),
-    )
+    "vit_b": Checkpoint(
+        file_name="sam_vit_b_01ec64.pth",
+        size_bytes=375_042_383,
+        sha256="ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
+        encoder_width=768,
+    ),
+    "vit_l": Checkpoint(
+        file_name="sam_vit_l_0b3195.pth",
+        size_bytes=1_249_524_607,
+        sha256="3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
+        encoder_width=1024,
+    ),
+    "vit_h": Checkpoint(
+        file_name="sam_vit_h_4b8939.pth",
+        size_bytes=2_564_550_879,
+        sha256="a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+        encoder_width=1280,
+    ),
+    # Part of this repository, trained on phantoms; see checkpoints/sam_compact.md.
+    "compact": Checkpoint(
+        file_name="sam_compact.pth",
+        size_bytes=2_292_459,
+        sha256="552aefb42baeacd5926f5b08e6cac52cf3c3aa72daf50d3b16711868886d9524",
+        encoder_width=96,
+    ),
 }
+MAX_FILE_BYTES = 3_000_000_000  # of any weights; ViT-H in float32 has 2.6 GB
+PUBLISHED = tuple(name for name in CHECKPOINTS if name != "compact")
 
 
 def fetch(name: str, folder: Path = CHECKPOINTS_FOLDER, mirror: str | None = None) -> Path:
-    """Return the path of checkpoint `name` in `folder`, downloading it first if it is not there.
+    """Return the path of checkpoint `name` in `folder`; download it first if it is missing.
 
-    See `sam_lungs.utils.download.download` for how, and for `mirror`. Of a file that is already
-    there only the size is checked: hashing a gigabyte is left to the caller, see `verify`.
+    mirror: as `utils.download.download` takes it.
 
-    Raises `InputError` when the download fails, stops or brings other bytes than the official
-    ones, when the file that is there has another size, or when the folder cannot be written.
+    Raises `InputError` when the download fails, or the file cannot be read or has another SHA-256.
     """
     checkpoint = CHECKPOINTS[name]
     path = folder / checkpoint.file_name
-    try:
-        if not path.exists():
-            if not checkpoint.is_published:
-                raise InputError(f"{path}: no such file; {checkpoint.remedy}")
-            download(checkpoint.url, path, checkpoint.sha256, checkpoint.size_bytes, mirror)
-        check_regular(path)
-        held_bytes = path.stat().st_size
-    except OSError as error:
-        raise InputError(f"{path}: cannot be fetched ({error})") from error
-    if held_bytes != checkpoint.size_bytes:
+    remedy = "delete it to download it again"
+    if name not in PUBLISHED:
+        remedy = f"restore it with: git checkout -- {CHECKPOINTS_FOLDER.name}/{path.name}"
+    if not os.path.exists(path):
+        if name not in PUBLISHED:
+            raise InputError(f"{path}: no such file; {remedy}")
+        download(f"{URL}/{path.name}", path, checkpoint.sha256, checkpoint.size_bytes, mirror)
+    sha256 = sha256_of(path)
+    if sha256 != checkpoint.sha256:
         raise InputError(
-            f"{path}: has {held_bytes:,} bytes where the official {name} checkpoint has "
-            f"{checkpoint.size_bytes:,}: {checkpoint.remedy}"
+            f"{path}: not the official {name} checkpoint (SHA-256 {sha256}); {remedy}, or use it as"
+            " it is with --checkpoint"
         )
     return path
 
 
-def verify(name: str, path: Path, sha256: str) -> None:
-    """Raise `InputError` unless `sha256`, that of the fetched file at `path`, is the official one.
+def load_sam(name: str, path: Path) -> "Sam":
+    """Return SAM of the architecture `name` with the weights of a file.
 
-    The hash is passed in, not computed, because a caller that records it has it already.
+    path: a PyTorch file (1.6 or newer) or, with the suffix `.safetensors`, a safetensors file, with
+        segment-anything's parameter names. No code in the file is run.
+
+    The model is in float32 on the CPU, in evaluation mode, and without gradients.
+
+    Raises `InputError` when the file cannot be read, is damaged, or does not hold exactly the
+    parameters of this architecture, and when there is too little memory.
     """
-    checkpoint = CHECKPOINTS[name]
-    if sha256 != checkpoint.sha256:
-        raise InputError(
-            f"{path}: is not the official {name} checkpoint (SHA-256 {sha256}): "
-            f"{checkpoint.remedy}, or name it with --checkpoint to use it as it is"
-        )
-
-
-def load_sam(name: str, path: Path, is_verified: bool = False) -> "Sam":
-    """Return SAM of the architecture `name` with the weights of the file at `path`.
-
-    The model is in float32 on the CPU, in evaluation mode, and without gradients. No code that
-    the file may hold is run, and no more memory taken than the file's size and the model's.
-    Bytes that have changed on the way are noticed in PyTorch's archives, but not in the parameters
-    of a file in its format of before version 1.6, which has no checksums.
-
-    is_verified: `verify` has found it to be an official file, and so there is nothing to suspect.
-
-    Raises `InputError` when the file cannot be read, is no PyTorch file of plain tensors, or
-    holds anything but exactly this architecture's parameters, and when memory is short.
-    """
-    # Imported here because torch takes seconds, which fetching need not wait for.
     import torch
     from segment_anything import sam_model_registry
 
     from sam_lungs.segmenters.sam_compact import build_compact
 
+    with _loading(path):
+        weights = _read_weights(path)
+        shapes = {key: tuple(weight.shape) for key, weight in weights.items()}
+        width = shapes.get("image_encoder.patch_embed.proj.weight", ())[:1]
+        held = [other for other, each in CHECKPOINTS.items() if width == (each.encoder_width,)]
+        if not held:
+            raise InputError(
+                f"{path}: holds no SAM weights; give --checkpoint a file with segment-anything's"
+                " parameter names"
+            )
+        if held != [name]:
+            raise InputError(f"{path}: holds {held[0]} weights, not {name}; use --model {held[0]}")
+        with torch.device("meta"):  # without time and memory for random weights
+            sam = build_compact() if name == "compact" else sam_model_registry[name]()
+        expected = {key: tuple(weight.shape) for key, weight in sam.state_dict().items()}
+        wrong = sorted({key for key, _ in shapes.items() ^ expected.items()})
+        if wrong:
+            raise InputError(
+                f"{path}: does not fit {name}: {len(wrong)} parameters are missing, unexpected or"
+                f" of another shape, such as {wrong[0]!r:.80}; use a checkpoint of the original SAM"
+            )
+        # Copies, because the tensors of the file are memory-mapped.
+        weights = {key: each.to(torch.float32, copy=True) for key, each in weights.items()}
+        sam.load_state_dict(weights, assign=True)
+    return sam.eval().requires_grad_(False)
+
+
+def _read_weights(path: Path) -> "dict[str, torch.Tensor]":
+    """Return the plain floating-point tensors of a file by name; they are memory-mapped."""
+    import torch
+    from safetensors.torch import load_file
+
+    check_regular(path)
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise InputError(f"{path}: is larger than any SAM; give --checkpoint a file of SAM weights")
+    if path.suffix == ".safetensors":
+        content = load_file(path)
+    else:
+        with zipfile.ZipFile(path) as archive:
+            # PyTorch does not compress, and does not verify the checksums.
+            compressed = any(entry.compress_type for entry in archive.infolist())
+            if compressed or archive.testzip():
+                raise zipfile.BadZipFile
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    # An OrderedDict from a file may have attributes that replace its methods.
+    items = dict.items(content) if isinstance(content, dict) else ()
+    return {
+        str(key): each
+        for key, each in items
+        if isinstance(each, torch.Tensor)
+        and each.is_floating_point()
+        and (each.layout, each.device.type) == (torch.strided, "cpu")
+    }
+
+
+@contextmanager
+def _loading(path: Path) -> Iterator[None]:
+    """Turn every error of loading a file into a one-line `InputError`."""
     try:
-        check_regular(path)
-        if not is_verified:
-            check_claims(path)
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        yield
     except InputError:
         raise
     except Exception as error:  # a broken file raises almost any type
         if is_out_of_memory(error):
-            raise InputError(
-                f"{path}: too little memory for the weights: close other programs, or use a "
-                "smaller model or a larger machine"
-            ) from error
-        if isinstance(error, OSError) and error.filename:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-        raise InputError(
-            f"{path}: is not a PyTorch file of plain tensors, or not all of one: download it again"
-        ) from error
+            message = (
+                "too little memory for the weights; close other programs, or use a smaller model or"
+                " a larger machine"
+            )
+        elif isinstance(error, OSError) and error.filename:
+            message = f"cannot be read ({error.strerror}); check the path"
+        else:
+            message = (
+                "not a complete file of weights; download it again, or save it with PyTorch 1.6 or"
+                " newer, or as .safetensors"
+            )
+        raise InputError(f"{path}: {message}") from error
 
-    # Only its items, because an OrderedDict may carry attributes that stand in for its methods.
-    weights = dict(dict.items(weights)) if isinstance(weights, dict) else {}
-    held_shapes = _shapes(weights) if all(isinstance(key, str) for key in weights) else {}
-    held_width = held_shapes.get("image_encoder.patch_embed.proj.weight", ())[:1]
-    held_names = [c.name for c in CHECKPOINTS.values() if held_width == (c.encoder_width,)]
-    if not held_names:
-        raise InputError(f"{path}: holds no SAM weights: name a SAM checkpoint with --checkpoint")
-    if held_names != [name]:
-        raise InputError(
-            f"{path}: holds {held_names[0]} weights, not {name}: pass --model {held_names[0]}"
-        )
 
-    with torch.device("meta"):  # which spends neither memory nor time on random weights
-        sam = build_compact() if name == "compact" else sam_model_registry[name]()
-    misfits = sorted({key for key, _ in held_shapes.items() ^ _shapes(sam.state_dict()).items()})
-    if misfits:
-        raise InputError(
-            f"{path}: does not fit {name} (missing, unexpected or of another shape: {len(misfits)} "
-            f"parameters, the first {misfits[0]!r:.80}): name a checkpoint of the original SAM"
-        )
-    sam.load_state_dict(weights, assign=True)
-    return sam.float().eval().requires_grad_(False)
+@dataclass(frozen=True)
+class DownloadOptions:
+    names: Sequence[str] = option(
+        "checkpoints to download",
+        ("vit_l",),
+        group="downloads",
+        choices=PUBLISHED,
+        positional=True,
+        shown_default="vit_l",
+    )
+    mirror: str | None = option(
+        "folder on another server, http or https, with the files under their official names; they"
+        " are verified all the same",
+        None,
+        group="downloads",
+        metavar="URL",
+    )
 
 
 def main() -> None:
-    """Fetch and verify the checkpoints named on the command line."""
-    parser = argparse.ArgumentParser(
+    options = parse_options(
+        DownloadOptions,
+        f"Download SAM checkpoints into {CHECKPOINTS_FOLDER} and verify them.",
+        "python -m sam_lungs.segmenters.checkpoints vit_b vit_l",
         prog="python -m sam_lungs.segmenters.checkpoints",
-        description=f"Download SAM checkpoints into {CHECKPOINTS_FOLDER} and verify them.",
     )
-    add_mirror_option(parser)
-    published = [checkpoint.name for checkpoint in CHECKPOINTS.values() if checkpoint.is_published]
-    # The default is no list, because some versions check it as a whole against the choices.
-    parser.add_argument(
-        "names", nargs="*", choices=published, default="vit_l", help="which (default: %(default)s)"
-    )
-    args = parser.parse_args()
-    for name in args.names if isinstance(args.names, list) else [args.names]:
-        path = fetch(name, mirror=args.mirror)
-        verify(name, path, sha256_of(path))
-        print(f"{name}: {path}")
-
-
-def _shapes(weights: dict) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each tensor; what is no tensor gets (), which no parameter of SAM has."""
-    return {key: tuple(getattr(value, "shape", ())) for key, value in weights.items()}
+    for name in options.names:
+        print(f"{name}: {fetch(name, mirror=options.mirror)}")
 
 
 if __name__ == "__main__":

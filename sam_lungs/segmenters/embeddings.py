@@ -1,4 +1,4 @@
-"""Image embeddings kept on disk, so that prompts can be tried again without the image encoder."""
+"""Image embeddings on disk, so that other prompts can be tried without the image encoder."""
 
 import hashlib
 import json
@@ -8,71 +8,81 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sam_lungs.study.options import EMBEDDINGS_PRECISIONS
-from sam_lungs.utils.files import replacing
-
-DTYPES = {name: getattr(torch, name) for name in EMBEDDINGS_PRECISIONS}
-
-# Changes whenever other numbers come out of the same voxels and weights.
-PREPROCESSING = "window, slice's own range to uint8, longest side resized by PIL, zeros after norm"
+from sam_lungs.utils.files import atomic_write
 
 
 @dataclass(frozen=True)
 class EmbeddingStore:
-    """The embeddings of one volume: a folder with a file for each slice.
+    """The embeddings of one volume: a folder with one .npz file per slice.
 
-    Each file holds, beside the embedding, all that made it (`signature`, and a hash of the slice's
-    voxels). One that was made otherwise, is damaged or not there is as good as none. Files are
-    written whole or not at all, so that what a killed run leaves can be used.
+    Each file also holds a signature of all that the embedding depends on, including a hash of the
+    slice's voxels. A file that is missing, damaged, or has another signature is a cache miss.
 
-    folder: made when the first slice is saved.
-    signature: window, weights, precision, versions: whatever the embedding depends on, as JSON
-        holds it.
-    dtype: of the numbers on disk, one of `DTYPES`.
+    folder: created when the first slice is saved.
+    identity: of the segmenter, see `base.Segmenter`; its weights' hashes, preprocessing and
+        packages are part of the signature.
+    window_hu: lower and upper limit, None without a window.
+    precision: of the image encoder, one of `base.PRECISIONS`.
+    stored_precision: of the numbers on disk, one of `base.EMBEDDINGS_PRECISIONS`.
+
+    An embedding here is that of one slice: a tuple of tensors without the dimension of the slices.
     """
 
     folder: Path
-    signature: dict
-    dtype: torch.dtype
+    identity: dict
+    window_hu: list[float] | None
+    precision: str
+    stored_precision: str
 
-    def load(self, index: int, voxels: np.ndarray) -> torch.Tensor | None:
-        """Return the embedding of a slice, (channels, side, side) float32, or `None`.
+    def load(self, index: int, voxels: np.ndarray) -> tuple[torch.Tensor, ...] | None:
+        """Return the embedding of a slice, float32 on the CPU, or None.
 
-        voxels: (rows, columns), as they are in the volume.
+        voxels: (rows, columns), as stored in the volume.
         """
         try:
-            # Opened here, because np.load leaves a file open that it cannot read.
+            # np.load leaves a file open that it cannot read, so it does not open the file here.
             with open(self._path(index), "rb") as file, np.load(file) as arrays:
-                if arrays["signature"].item() != self._sign(voxels):
+                if arrays["signature"].item() != self._signature(voxels):
                     return None
-                return torch.from_numpy(arrays["embedding"]).float()
+                # Not the number of arrays found: a damaged zip file may have lost some.
+                numbers = range(arrays["tensors"].item())
+                return tuple(torch.from_numpy(arrays[f"embedding_{n}"]).float() for n in numbers)
         except Exception:  # a damaged file raises almost any type
             return None
 
-    def save(self, index: int, voxels: np.ndarray, embedding: torch.Tensor) -> None:
-        """Keep the embedding of a slice, as `load` takes and returns them.
+    def save(self, index: int, voxels: np.ndarray, embedding: tuple[torch.Tensor, ...]) -> None:
+        """Write the embedding of a slice.
 
         Raises `InputError` when it cannot be written.
         """
-        with replacing(self._path(index)) as temporary:
-            np.savez(
-                temporary,
-                signature=self._sign(voxels),
-                embedding=embedding.to("cpu", self.dtype).numpy(),
-            )
+        arrays = {"signature": self._signature(voxels), "tensors": len(embedding)}
+        arrays |= {
+            f"embedding_{n}": tensor.to("cpu", self._dtype).numpy()
+            for n, tensor in enumerate(embedding)
+        }
+        with atomic_write(self._path(index)) as temporary:
+            np.savez(temporary, **arrays)
 
-    def round(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Return what `load` will: results do not depend on whether an embedding was kept."""
-        return embeddings.to(self.dtype).float()
+    def round(self, embedding: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """Return what `load` will return, so that results do not depend on a cache miss."""
+        return tuple(tensor.to(self._dtype).float() for tensor in embedding)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return getattr(torch, self.stored_precision)
 
     def _path(self, index: int) -> Path:
         return self.folder / f"slice_{index:04d}.npz"
 
-    def _sign(self, voxels: np.ndarray) -> str:
+    def _signature(self, voxels: np.ndarray) -> str:
         digest = hashlib.sha256(np.ascontiguousarray(voxels)).hexdigest()
         signed = {
+            "weights": sorted(self.identity["weights"].values()),
+            "preprocessing": self.identity["preprocessing"],
+            "packages": self.identity["packages"],
+            "window_hu": self.window_hu,
+            "precision": self.precision,
+            "stored_precision": self.stored_precision,
             "voxels": {"shape": voxels.shape, "dtype": voxels.dtype.str, "sha256": digest},
-            "preprocessing": PREPROCESSING,
-            "stored_as": str(self.dtype),
         }
-        return json.dumps(self.signature | signed, sort_keys=True)
+        return json.dumps(signed, sort_keys=True)

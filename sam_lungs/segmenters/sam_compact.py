@@ -1,4 +1,4 @@
-"""The compact SAM: segment-anything's own architecture, small enough to come with the code.
+"""The compact SAM: segment-anything's architecture, small enough for its weights to be in git.
 
 Architecture: Kirillov et al., Segment Anything, ICCV 2023, arXiv:2304.02643.
 """
@@ -21,9 +21,9 @@ PROMPT_WIDTH = 64
 
 
 def build_compact() -> Sam:
-    """Return the compact SAM, untrained, for pictures of up to 256 pixels a side.
+    """Return the compact SAM with random weights, for input of 256 x 256 pixels.
 
-    The image encoder makes 32 x 32 tokens, and so the mask decoder 128 x 128 logits.
+    The image encoder returns 32 x 32 tokens and the mask decoder 128 x 128 logits.
     """
     grid = IMAGE_SIZE // PATCH_SIZE
     return Sam(

@@ -1,10 +1,10 @@
-"""A look at all that a study is given, and a rehearsal, before hours are spent on it."""
+"""A check of everything a study is given, and a rehearsal, before hours are spent on it."""
 
 import io
 import os
 import shutil
+from collections.abc import Iterable
 from contextlib import redirect_stderr
-from copy import copy
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,63 +14,61 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from sam_lungs.data.volumes import volume_name
-from sam_lungs.study.case import (
-    Inspected,
-    Pair,
-    check_names,
-    inspect,
-    read_input,
-    written_folders,
-)
-from sam_lungs.study.results import read_run
-from sam_lungs.study.resume import is_finished, recorded_slices
-from sam_lungs.study.run import Study
-from sam_lungs.utils.errors import InputError, report
+from sam_lungs.data.case import Case
+from sam_lungs.data.readers import read_case
+from sam_lungs.segmenters.registry import identify, weights_path
+from sam_lungs.study import layout
+from sam_lungs.study.options import Options
+from sam_lungs.study.process import case_faults, new_record, process_case, written_folders
+from sam_lungs.study.run_record import RunRecord
+from sam_lungs.study.setup import load_segmenters, prepare
+from sam_lungs.study.unfinished import RunMismatchError, finished_record, kept_slices
+from sam_lungs.utils.errors import InputError
 
 
 class Cost(NamedTuple):
-    """What segmenting takes: seconds and bytes of a slice, and bytes of a volume besides."""
+    """The cost of segmenting: seconds and bytes per slice, and further bytes per volume."""
 
     seconds: float
     slice_bytes: int
     volume_bytes: int
 
 
-def inspect_study(study: Study, image_paths: list[Path], masks_paths: list[Path]) -> int:
-    """Print a table of all volumes with every fault of each, and what the study is going to take.
+def check_study(options: Options) -> int:
+    """Print a table of all volumes with every fault, and an estimate of time and disk space.
 
-    A slice of the first faultless volume is segmented to know how long one takes, unless the
-    weights have still to be downloaded. Nothing is written that stays.
+    One slice of the first volume without faults is segmented to measure its time, unless the
+    weights are missing. Nothing stays on the disk.
 
-    Returns the exit status, 1 if there is any fault. Raises `InputError` when the lists do not pair
-    up, two images would share a folder, or the weights are there but cannot be used.
+    Returns the exit status, 1 if there is any fault. Raises `InputError` as `run_study` does.
     """
-    check_names(image_paths, masks_paths, study.options)
-    if study.options.checkpoint or study.weights_path.exists():
-        study.checkpoint  # noqa: B018  a wrong one is told before the volumes are read
+    prepare(options)
+    weights = weights_path(options.model, options.checkpoint)
+    if options.checkpoint or weights.exists():
+        # Wrong weights are reported before the volumes are read.
+        identify(options.model, options.checkpoint)
     rows, faulty, to_do = [], 0, []
-    for paths in zip(image_paths, masks_paths, strict=True):
-        found = inspect(*paths, study.options)
-        row = {"image": volume_name(paths[0])} | _facts(found)
-        if not found.faults:
-            pair = Pair(found.image, found.masks, found.window, found.warning)
-            left = _slices_left(study, pair, found.faults)
-            row |= {"with lung": str(len(pair.lung_slices)), "to do": str(left)}
-            if left and not found.faults:
-                to_do.append((left, paths))
-        faulty += bool(found.faults)
-        rows.append(row | {"faults": "; ".join(found.faults) or "none"})
+    for pair in options.pairs:
+        case = read_case(*pair, options.window, options.strict_geometry)
+        faults = case_faults(case, options)
+        row = {"image": case.name} | _facts(case)
+        if not faults:
+            left = _slices_left(case, options, faults)
+            row |= {"with lung": str(len(case.lung_slices)), "to do": str(left)}
+            if left and not faults:
+                to_do.append((left, pair))
+        faulty += bool(faults)
+        rows.append(row | {"faults": "; ".join(faults) or "none"})
     _print_table(pd.DataFrame(rows).fillna("-"))
     if to_do:
-        try:
-            _tell_cost(study, to_do)
-        except InputError as error:
-            report(error)
-            return 1
+        slices = sum(left for left, _ in to_do)
+        print(f"\n{slices} slices of {len(to_do)} volumes to segment with {options.model}", end="")
+        if weights.exists():
+            _print_cost(options, slices, [pair for _, pair in to_do])
+        else:
+            print(f"; {weights} is missing, so the time is unknown")
     if faulty:
-        report(InputError(f"{faulty} of {len(rows)} volumes have faults; see the table"))
-        return 1
+        raise InputError(f"{faulty} of {len(rows)} volumes have faults; see the table")
     return 0
 
 
@@ -80,98 +78,95 @@ def _print_table(table: pd.DataFrame) -> None:
     print(table.to_string(index=False, justify="left", formatters=left_aligned))
 
 
-def _tell_cost(study: Study, to_do: list[tuple[int, tuple[Path, Path]]]) -> None:
-    """Print the time and the room on the disk that slices of volumes are going to take.
+def _print_cost(options: Options, slices: int, pairs: list[tuple[Path, Path]]) -> None:
+    """Print the time and the disk space that slices of volumes need.
 
-    Raises `InputError` when there is not as much room, or not even one slice can be segmented.
+    Raises `InputError` when there is too little space, or a slice cannot be segmented.
     """
-    slices = sum(left for left, _ in to_do)
-    print(
-        f"\n{slices} slices of {len(to_do)} volumes to segment with {study.options.model}", end=""
-    )
-    if not study.weights_path.exists():
-        print(f"; {study.weights_path} is not there, so how long that takes is not known")
-        return
-    _, first = to_do[0]
-    cost = _rehearse(study, read_input(*first, study.options))
+    case = read_case(*pairs[0], options.window, options.strict_geometry)
+    cost = _rehearse(case, options)
     duration = timedelta(seconds=round(slices * cost.seconds))
-    expected_bytes = slices * cost.slice_bytes + len(to_do) * cost.volume_bytes
+    expected_bytes = slices * cost.slice_bytes + len(pairs) * cost.volume_bytes
     print(f": about {duration} at {cost.seconds:.3g} s each, {expected_bytes / 1e6:.3g} MB")
-    for folder in written_folders(first[0], study.options):
+    for folder in written_folders(case, options):
         existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
         if (free_bytes := shutil.disk_usage(existing).free) < expected_bytes:
             raise InputError(
-                f"{folder}: has room for {free_bytes / 1e6:.0f} MB, but about"
-                f" {expected_bytes / 1e6:.0f} MB are to be written; choose another place"
+                f"{folder}: has {free_bytes / 1e6:.0f} MB free, but about"
+                f" {expected_bytes / 1e6:.0f} MB will be written; choose another place"
             )
 
 
-def _facts(found: Inspected) -> dict[str, str]:
-    """What the table tells of a pair, as far as it could be read."""
+def _facts(case: Case) -> dict[str, str]:
+    """Return the cells of the table that could be read."""
     facts = {}
-    if found.image:
-        window = found.window
-        *size_rc, slices = found.image.array.shape
-        low, high = found.image.array.min(), found.image.array.max()
+    if case.image:
+        *size_rc, slices = case.image.array.shape
+        low, high = case.image.array.min(), case.image.array.max()
+        window = case.window
         facts |= {
             "size": " x ".join(map(str, size_rc)),
             "slices": str(slices),
-            "voxels": f"{found.image.array.dtype} {low:g} to {high:g}",
+            "voxels": f"{case.image.array.dtype} {low:g} to {high:g}",
             "window": f"{window.level_hu:g},{window.width_hu:g} HU" if window else "none",
         }
-    if found.masks:
-        labels = np.sort(pd.unique(found.masks.array.ravel(order="K")))
+    if case.masks:
+        labels = np.sort(pd.unique(case.masks.array.ravel(order="K")))
         facts["labels"] = ", ".join(map(str, labels[labels != 0]))
-    if found.image and found.masks:
-        known = found.image.geometry and found.masks.geometry
-        facts["affines"] = "not known" if not known else "differ" if found.warning else "agree"
+    if case.image and case.masks:
+        known = case.image.geometry and case.masks.geometry
+        facts["affines"] = (
+            "not known" if not known else "differ" if case.geometry_warning else "agree"
+        )
     return facts
 
 
-def _slices_left(study: Study, pair: Pair, faults: list[str]) -> int:
-    """Count the slices to segment; what another run left where results would go is a fault."""
-    options = study.options
-    prompted = set(pair.prompted(options.empty_slices))
-    if options.slice_index is not None:
-        return int(options.slice_index in prompted)
-    if options.overwrite or not study.weights_path.exists():
+def _slices_left(case: Case, options: Options, faults: list[str]) -> int:
+    """Count the slices to segment; another run in a results folder is appended to the faults."""
+    prompted = set(case.prompted(options.empty_slices))
+    if options.slice is not None:
+        return int(options.slice in prompted)
+    if options.overwrite or not weights_path(options.model, options.checkpoint).exists():
         return len(prompted)
-    run = study.describe(pair.image.identity, pair.masks.identity)
     done = []
-    for protocol in options.protocols:
-        folder = options.results_folder(protocol, pair.image.path)
+    for name, protocol in options.protocols.items():
+        study_folder = layout.study_folder(options.output_folder, case.image_path)
+        folder = layout.results_folder(study_folder, name, case.name)
+        inputs = case.image.identity, case.masks.identity
+        record = new_record(*inputs, identify(options.model, options.checkpoint), options, protocol)
         try:
-            finished = is_finished(folder, run | study.rules(protocol))
-            done.append(prompted if finished else recorded_slices(folder))
-        except InputError as error:
+            finished = finished_record(folder, record)
+            done.append(prompted if finished else kept_slices(folder, record))
+        except RunMismatchError as error:
             faults.append(str(error))
     return len(prompted - set.intersection(*done)) if done else len(prompted)
 
 
-def _rehearse(study: Study, pair: Pair) -> Cost:
-    """Segment a slice as the study would, into a folder that goes away; twice, to be warm."""
-    index = pair.lung_slices[0]
-    masks = np.zeros_like(pair.masks.array)
-    masks[:, :, index] = pair.masks.array[:, :, index]
-    pair = replace(pair, masks=replace(pair.masks, array=masks))
-    rehearsal = copy(study)
+def _rehearse(case: Case, options: Options) -> Cost:
+    """Segment one slice into a temporary folder; twice, because the first is slower."""
+    index = case.lung_slices[0]
+    masks = np.zeros_like(case.masks.array)
+    masks[:, :, index] = case.masks.array[:, :, index]
+    case = replace(case, masks=replace(case.masks, array=masks))
+    segmenters = load_segmenters(options)
     for _ in range(2):
         with TemporaryDirectory() as folder, redirect_stderr(io.StringIO()):
             results, embeddings = Path(folder) / "results", Path(folder) / "embeddings"
-            rehearsal.options = replace(
-                study.options,
-                slice_index=None,
+            rehearsal = replace(
+                options,
+                slice=None,
                 output_folder=results,
-                embeddings_folder=study.options.embeddings_folder and embeddings,
+                embeddings_folder=options.embeddings_folder and embeddings,
                 empty_slices="skip",
             )
-            rehearsal.process_volume(pair)
-            protocol = next(iter(study.options.protocols))
-            run = read_run(rehearsal.options.results_folder(protocol, pair.image.path))
-            volume_bytes = _size(results)
-            cost = Cost(run["seconds"], _size(Path(folder)) - volume_bytes, volume_bytes)
+            process_case(case, segmenters, rehearsal)
+            protocol = next(iter(options.protocols))
+            run = RunRecord.read(layout.results_folder(results, protocol, case.name))
+            slice_files = [*embeddings.rglob("*"), *results.rglob(f"{layout.DEBUG_FOLDER}/*")]
+            slice_bytes, all_bytes = _size(slice_files), _size(Path(folder).rglob("*"))
+            cost = Cost(run.seconds, slice_bytes, all_bytes - slice_bytes)
     return cost
 
 
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+def _size(paths: Iterable[Path]) -> int:
+    return sum(path.stat().st_size for path in paths if path.is_file())

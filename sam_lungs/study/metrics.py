@@ -1,51 +1,48 @@
-"""How well a predicted mask agrees with the true one: pure functions of two masks."""
+"""Agreement of a predicted mask with the reference mask: pure functions of two masks."""
 
 import warnings
 from typing import NamedTuple
 
 import numpy as np
-import torch
+
+# Every table of slices has the first two; the others are added by `--metrics`.
+METRICS = ("jaccard", "dice")
+SURFACE_METRICS = ("nsd", "hd95_mm")
 
 
 class Overlap(NamedTuple):
-    """Areas of a predicted and a true mask, and of what they share, in pixels."""
+    """Areas of a predicted mask, of the reference mask, and of their intersection, in pixels."""
 
     predicted: int
-    true: int
-    common: int
+    reference: int
+    intersection: int
 
     @property
     def jaccard(self) -> float:
         """The Jaccard index, intersection over union; NaN when both masks are empty."""
-        union = self.predicted + self.true - self.common
-        return self.common / union if union else float("nan")
+        union = self.predicted + self.reference - self.intersection
+        return self.intersection / union if union else float("nan")
 
     @property
     def dice(self) -> float:
         """The Dice score, twice the intersection over the sum of areas; NaN when both are empty."""
-        area = self.predicted + self.true
-        return 2 * self.common / area if area else float("nan")
+        area = self.predicted + self.reference
+        return 2 * self.intersection / area if area else float("nan")
 
 
-def overlap(predicted: np.ndarray, true: np.ndarray) -> Overlap:
+def overlap(predicted: np.ndarray, reference: np.ndarray) -> Overlap:
     """Compare two boolean masks of one shape."""
-    return Overlap(*(np.count_nonzero(mask) for mask in (predicted, true, predicted & true)))
+    return Overlap(*map(np.count_nonzero, (predicted, reference, predicted & reference)))
 
 
-def jaccard(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Return the Jaccard index, intersection over union, of two boolean masks of one shape.
-
-    NaN when both masks are empty: there is nothing to agree on.
-    """
-    return overlap(predicted, true).jaccard
+def jaccard(predicted: np.ndarray, reference: np.ndarray) -> float:
+    """Return the Jaccard index of two boolean masks of one shape; NaN when both are empty."""
+    return overlap(predicted, reference).jaccard
 
 
-def dice(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Return the Dice score, twice the intersection over the sum of areas, of two boolean masks.
-
-    NaN when both masks are empty: there is nothing to agree on.
-    """
-    return overlap(predicted, true).dice
+def dice(predicted: np.ndarray, reference: np.ndarray) -> float:
+    """Return the Dice score of two boolean masks of one shape; NaN when both are empty."""
+    return overlap(predicted, reference).dice
 
 
 class SurfaceAgreement(NamedTuple):
@@ -57,29 +54,30 @@ class SurfaceAgreement(NamedTuple):
 
 def surface_agreement(
     predicted: np.ndarray,
-    true: np.ndarray,
+    reference: np.ndarray,
     spacing_mm: tuple[float, float],
     tolerance_mm: float,
 ) -> SurfaceAgreement:
     """Compare the outlines of two boolean masks (rows, columns).
 
-    spacing_mm: between neighbouring rows and columns. tolerance_mm: how far outlines may lie apart
-    and still count as agreeing.
+    spacing_mm: distance between neighbouring rows and columns. tolerance_mm: distance between
+    outlines that still counts as agreement.
 
-    Both are MONAI's: of the first outlines run between pixels (Nikolov et al. 2021, doi
-    10.2196/26151), of the second through the outermost pixels' centres. When one mask is empty
-    `nsd` is 0 and `hd95_mm` NaN, because no distance leads to nothing; when both are, both are NaN.
+    Both are computed by MONAI. For `nsd` outlines run between pixels (Nikolov et al. 2021, doi
+    10.2196/26151), for `hd95_mm` through the centres of the outermost pixels. When one mask is
+    empty, `nsd` is 0 and `hd95_mm` is NaN; when both are, both are NaN.
     """
-    empty = [not mask.any() for mask in (predicted, true)]
+    empty = [not mask.any() for mask in (predicted, reference)]
     if any(empty):
         return SurfaceAgreement(float("nan") if all(empty) else 0.0, float("nan"))
-    # Takes seconds to import, which only these metrics need.
+    # Imported here because both take seconds, which only these metrics need.
+    import torch
     from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
-    masks = [torch.from_numpy(mask)[None, None] for mask in (predicted, true)]
-    alike = {"include_background": True, "spacing": list(spacing_mm)}
+    masks = [torch.from_numpy(mask)[None, None] for mask in (predicted, reference)]
+    options = {"include_background": True, "spacing": list(spacing_mm)}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # MONAI's, of how it calls itself
-        nsd = compute_surface_dice(*masks, [tolerance_mm], use_subvoxels=True, **alike)
-        hd95_mm = compute_hausdorff_distance(*masks, percentile=95, **alike)
+        warnings.simplefilter("ignore", FutureWarning)  # from MONAI's own code
+        nsd = compute_surface_dice(*masks, [tolerance_mm], use_subvoxels=True, **options)
+        hd95_mm = compute_hausdorff_distance(*masks, percentile=95, **options)
     return SurfaceAgreement(nsd.item(), hd95_mm.item())

@@ -1,79 +1,254 @@
-"""How a study is run."""
+"""The options of a study, each defined once: command line, run record and docs come from here."""
 
-import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from sam_lungs.data.volumes import volume_name
-from sam_lungs.prompts.rules import PromptProtocol
-from sam_lungs.study import results
+from sam_lungs.data.windowing import parse_window
+from sam_lungs.prompts.protocols import NEGATIVES, POINTS, PROTOCOLS, PromptProtocol
+from sam_lungs.segmenters.base import DEVICES, EMBEDDINGS_PRECISIONS, MODELS, PRECISIONS
+from sam_lungs.study.metrics import METRICS, SURFACE_METRICS
+from sam_lungs.utils.cli import option
+from sam_lungs.utils.errors import InputError
 
-# What a metric is asked for as, and its name in the tables.
-METRICS = {
-    "jaccard": "jaccard",
-    "dice": "dice",
+EMPTY_SLICES = ("skip", "nearest")
+# Names on the command line -> names in the tables.
+METRIC_NAMES = {
+    **{name: name for name in METRICS},
     "nsd": "nsd",
     "hd95": "hd95_mm",
     "volume_dice": "volume_dice",
 }
-EMPTY_SLICES = ("skip", "nearest")
-DEVICES = ("auto", "cpu", "cuda", "mps")
-PRECISIONS = ("float32", "bfloat16", "float16")
-EMBEDDINGS_PRECISIONS = ("float32", "float16")
+PAPER = PromptProtocol()
+
+
+def check_window(text: str) -> str:
+    """Return the text of `--window` after a check, see `data.windowing.choose_window`."""
+    if text != "auto":
+        parse_window(text)
+    return text
+
+
+def parse_metrics(text: str) -> tuple[str, ...]:
+    """Return the names in the tables of metrics, separated by commas."""
+    for name in text.split(","):
+        if name not in METRIC_NAMES:
+            raise InputError(f"no metric {name!r}; give {', '.join(METRIC_NAMES)}, with commas")
+    return tuple(METRIC_NAMES[name] for name in text.split(","))
+
+
+def parse_protocol_names(text: str) -> tuple[str, ...]:
+    """Return the names of prompt protocols, separated by commas."""
+    for name in text.split(","):
+        if name not in PROTOCOLS:
+            raise InputError(f"no protocol {name!r}; give {', '.join(PROTOCOLS)}, with commas")
+    return tuple(text.split(","))
+
+
+def parse_tolerance(text: str) -> float:
+    """Return a distance in mm, at least 0."""
+    try:
+        tolerance_mm = float(text)
+    except ValueError:
+        tolerance_mm = -1
+    if not 0 <= tolerance_mm < float("inf"):
+        raise InputError("give a number of mm, at least 0")
+    return tolerance_mm
+
+
+def parse_batch_size(text: str) -> int | None:
+    """Return a number of slices, or None for `auto`."""
+    return None if text == "auto" else parse_count(text)
+
+
+def parse_count(text: str) -> int:
+    """Return a number, at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise InputError("give a number, at least 1")
+    return int(text)
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked of a study; every default reproduces the paper.
+    """The options of `process_image.py`; every default reproduces the paper.
 
-    slice_index: process this one only, and write no results.
-    output_folder: the results folder; `results/` beside each image when `None`.
-    checkpoint: weights to use in place of the official ones of `model`.
-    window: as `windowing.choose_window` takes it.
-    protocols: prompt protocols by name, all evaluated in one pass; the results of each go into the
-        folder of its name in the results folder, those of the nameless one straight into it.
-    batch_size: slices that a GPU encodes at once; `None` lets each device say.
-    metrics: which are reported, as the tables name them; Jaccard and Dice always are.
-    tolerance_mm: how far outlines may lie apart and still agree, for `nsd`.
-    empty_slices: of `EMPTY_SLICES`, what becomes of slices without lung; `nearest` prompts them as
-        the nearest slice with lung, to count what SAM finds where nothing is.
-    save_masks: write what SAM predicts as `predicted_masks.nii.gz` beside the results.
-    embeddings_folder: where embeddings are kept, as numbers of `embeddings_precision`, one of
-        `EMBEDDINGS_PRECISIONS`.
-    overwrite: begin anew where a results folder holds another run, or this one.
+    Fields that decide the results are part of a run's fingerprint, see `study.run_record`. The
+    prompt options are not marked: they are compared as the `PromptProtocol` that they make.
     """
 
-    slice_index: int | None = None
-    debug: bool = False
-    output_folder: Path | None = None
-    model: str = "vit_l"
-    checkpoint: Path | None = None
-    device: str = "auto"
-    precision: str = "float32"
-    window: str = "auto"
-    protocols: dict[str, PromptProtocol] = field(default_factory=lambda: {"": PromptProtocol()})
-    batch_size: int | None = None
-    metrics: tuple[str, ...] = results.METRICS
-    tolerance_mm: float = 1.0
-    empty_slices: str = "skip"
-    save_masks: bool = False
-    embeddings_folder: Path | None = None
-    embeddings_precision: str = "float32"
-    strict_geometry: bool = False
-    overwrite: bool = False
+    image_file_path: list[Path] = option(
+        "images: .npy, .npz, .nii or .nii.gz", group="input", short="-i"
+    )
+    masks_file_path: list[Path] = option(
+        "label volumes, one per image in the same order; 0 is background, other values are objects",
+        group="input",
+        short="-m",
+    )
+    slice: int | None = option(
+        "process only this slice and print its metrics", None, "input", "-s", metavar="N"
+    )
+    window: str = option(
+        "auto, lung, none, or LEVEL,WIDTH in Hounsfield units",
+        "auto",
+        "input",
+        parse=check_window,
+        decides=True,
+    )
+    strict_geometry: bool = option(
+        "refuse an image and masks whose affines disagree or are unknown",
+        False,
+        "input",
+        decides=True,
+    )
+
+    output_folder: Path | None = option(
+        "folder of the results", None, "output", shown_default="results/ beside the image"
+    )
+    debug: bool = option(
+        "draw every processed slice, and write its prompts", False, "output", "-d", decides=True
+    )
+    save_masks: bool = option(
+        "write predicted masks as NIfTI, on the grid of the image", False, "output", decides=True
+    )
+    report: bool = option(
+        "join the results of all volumes and write a report at the end; not with --slice",
+        False,
+        "output",
+    )
+    overwrite: bool = option(
+        "compute again, and replace results that other inputs or options made", False, "output"
+    )
+    dry_run: bool = option(
+        "check all inputs, list every fault, and estimate the time; write nothing",
+        False,
+        "output",
+        "-n",
+    )
+
+    model: str = option("SAM's size", "vit_l", "model", choices=MODELS)
+    checkpoint: Path | None = option(
+        "file of weights", None, "model", shown_default="the official one"
+    )
+    device: str = option(
+        "where the model runs; auto takes GPUs if there are any, cuda all that are visible",
+        "auto",
+        "model",
+        choices=DEVICES,
+    )
+    precision: str = option(
+        "precision of the image encoder", "float32", "model", choices=PRECISIONS, decides=True
+    )
+    batch_size: int | None = option(
+        "slices that a GPU encodes at once; auto takes what fits into its memory",
+        None,
+        "model",
+        parse=parse_batch_size,
+        metavar="N",
+        shown_default="auto",
+    )
+    threads: int | None = option(
+        "threads that PyTorch computes with on a CPU",
+        None,
+        "model",
+        parse=parse_count,
+        metavar="N",
+        shown_default="PyTorch's choice",
+    )
+    embeddings_folder: Path | None = option(
+        "keep image embeddings in this folder, for later runs", None, "model"
+    )
+    embeddings_precision: str = option(
+        "precision of kept embeddings",
+        "float32",
+        "model",
+        choices=EMBEDDINGS_PRECISIONS,
+        decides=True,
+    )
+
+    points: str = option("positive points", PAPER.points, "prompts", choices=POINTS)
+    negative: str = option("negative point", PAPER.negative, "prompts", choices=NEGATIVES)
+    negative_offset: int = option(
+        "rows to move the negative point down, at most to the border (the paper tries 45)",
+        PAPER.negative_offset_rows,
+        "prompts",
+        metavar="ROWS",
+    )
+    box: bool = option("prompt with the box around all objects", PAPER.box, "prompts")
+    prompts: tuple[str, ...] | None = option(
+        f"several protocols in one pass, in place of the options above: {', '.join(PROTOCOLS)}",
+        None,
+        "prompts",
+        parse=parse_protocol_names,
+        metavar="NAME,NAME",
+    )
+
+    metrics: tuple[str, ...] = option(
+        f"metrics: {', '.join(METRIC_NAMES)}; the first two are always reported",
+        METRICS,
+        "measurement",
+        parse=parse_metrics,
+        metavar="NAME,NAME",
+        shown_default=",".join(METRICS),
+        decides=True,
+    )
+    tolerance_mm: float = option(
+        "distance between outlines that still counts as agreement, for nsd",
+        1.0,
+        "measurement",
+        parse=parse_tolerance,
+        metavar="MM",
+        decides=True,
+    )
+    empty_slices: str = option(
+        "slices without objects: skip them, or prompt them as the nearest one with, to count false"
+        " positives",
+        "skip",
+        "measurement",
+        choices=EMPTY_SLICES,
+        decides=True,
+    )
+
+    def __post_init__(self) -> None:
+        """Raise `InputError` for options that would have no effect in their combination."""
+        if self.prompts and self._own_protocol != PAPER:
+            raise InputError("--prompts names whole protocols; leave out the other prompt options")
+        if self.negative == "none" and self.negative_offset:
+            raise InputError("--negative_offset moves a point that --negative none leaves out")
+        if self.embeddings_folder is None and self.embeddings_precision != "float32":
+            raise InputError("--embeddings_precision needs --embeddings_folder")
+        if self.tolerance_mm != 1.0 and "nsd" not in self.metrics:
+            raise InputError("--tolerance_mm is for nsd; add --metrics nsd")
+        if self.slice is not None:
+            for name in ("save_masks", "overwrite"):
+                if getattr(self, name):
+                    raise InputError(f"--{name} is for whole volumes; leave it or --slice out")
+            if "volume_dice" in self.metrics:
+                raise InputError("--metrics volume_dice is for whole volumes; leave it out")
+
+    @property
+    def _own_protocol(self) -> PromptProtocol:
+        return PromptProtocol(self.points, self.negative, self.negative_offset, self.box)
+
+    @property
+    def protocols(self) -> dict[str, PromptProtocol]:
+        """The prompt protocols by name, all evaluated in one pass; the name "" has no folder."""
+        if self.prompts:
+            return {name: PROTOCOLS[name] for name in self.prompts}
+        return {"": self._own_protocol}
 
     @property
     def needs_spacing(self) -> bool:
         """Whether a metric is measured in mm."""
-        return any(metric in results.SURFACE_METRICS for metric in self.metrics)
+        return any(metric in SURFACE_METRICS for metric in self.metrics)
 
-    def results_folder(self, protocol: str, image_path: Path) -> Path:
-        """Return where the results of an image go, prompted by the protocol of that name."""
-        folder = self.output_folder or image_path.parent / "results"
-        # Written out, so that equal folders look equal and each has a parent.
-        return Path(os.path.abspath(folder / protocol / volume_name(image_path)))
+    @property
+    def pairs(self) -> list[tuple[Path, Path]]:
+        """The paths of each image and its masks.
 
-    def debug_folder(self, protocol: str, image_path: Path) -> Path:
-        """Return where the pictures of an image go, prompted by the protocol of that name."""
-        folder = self.results_folder("", image_path)
-        return folder.parent.parent / "debug" / protocol / folder.name
+        Raises `InputError` when there are not as many masks as images.
+        """
+        if len(self.image_file_path) != len(self.masks_file_path):
+            raise InputError(
+                f"{len(self.image_file_path)} images but {len(self.masks_file_path)} masks; give"
+                " as many, in the same order"
+            )
+        return list(zip(self.image_file_path, self.masks_file_path, strict=True))

@@ -1,31 +1,33 @@
-"""Prompted slices -> masks and their scores, with reading and every device at work at once."""
+"""Prompted slices -> masks: slices are read ahead while the devices compute."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
-from queue import SimpleQueue
+from itertools import cycle, islice
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from sam_lungs.prompts.rules import Prompts
+from sam_lungs.prompts.protocols import Prompts
+from sam_lungs.segmenters.base import Segmenter
 from sam_lungs.segmenters.embeddings import EmbeddingStore
-from sam_lungs.segmenters.sam import SamSegmenter
 from sam_lungs.study.metrics import Overlap
 from sam_lungs.utils.errors import InputError, is_out_of_memory
-from sam_lungs.utils.signals import Stop
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 READERS = 8
 
 
 @dataclass(frozen=True, eq=False)
 class PromptedSlice:
-    """What is asked about a slice of a volume.
+    """A slice of a volume and its prompts.
 
-    voxels, masks: (rows, columns), as stored, labels; image_rgb: (rows, columns, 3) uint8, what SAM
-    sees; prompts: one for each protocol.
+    voxels, masks: (rows, columns), values and reference labels as stored; image_rgb: (rows,
+    columns, 3) uint8, the model's input; prompts: one for each protocol.
     """
 
     index: int
@@ -37,94 +39,86 @@ class PromptedSlice:
 
 @dataclass(frozen=True, eq=False)
 class SegmentedSlice:
-    """What SAM answers: for each prompt, how its mask overlaps the lungs, and its score.
+    """A slice and the model's predictions, one for each of its prompts.
 
-    masks: (prompts, rows, columns) bool; `None` unless the pipeline keeps them.
+    overlaps: of the predicted masks with the reference mask, all labels together.
+    predicted_ious: the model's own estimates of the Jaccard index.
+    masks: (prompts, rows, columns) bool; None unless the pipeline keeps them.
     """
 
-    asked: PromptedSlice
+    prompted: PromptedSlice
     overlaps: list[Overlap]
-    scores: list[float]
+    predicted_ious: list[float]
     masks: np.ndarray | None
 
 
 class Pipeline:
-    """Segments the slices of volumes in batches, on all devices.
+    """Segments slices in batches, on all devices.
 
-    A slice's results do not depend on the batch or the device that it meets but for the last digits
-    of float32, on a CPU not even for those. Memory does not grow with the number of slices.
+    On a CPU no digit of a slice's results depends on its batch or device; on a GPU only the last
+    digits do. Memory does not grow with the number of slices.
     """
 
     def __init__(
         self,
-        segmenters: list[SamSegmenter],
+        segmenters: Sequence[Segmenter],
         batch_size: int | None = None,
         keep_masks: bool = False,
     ) -> None:
-        """segmenters: one for each device; batch_size: in slices, `None` lets the devices say."""
+        """segmenters: one per device. batch_size: in slices; None lets the devices decide."""
+        self._segmenters = segmenters
         self._batch_size = batch_size or min(segmenter.batch_size() for segmenter in segmenters)
         self._keep_masks = keep_masks
-        self._segmenters = segmenters
-        # A GPU computes one batch while the numbers of another come back and a third is sent.
-        self._workers = [
-            segmenter
-            for segmenter in segmenters
-            for _ in range(2 if segmenter.device.type == "cuda" else 1)
-        ]
 
     def run(
         self,
         read: Callable[[int], PromptedSlice],
         indices: Iterable[int],
         store: EmbeddingStore | None = None,
-        stop: Stop | None = None,
     ) -> Iterator[SegmentedSlice]:
-        """Yield the slices segmented, in order.
+        """Yield the segmented slices, in order.
 
-        read: gives the slice of an index; called from several threads. store: where embeddings are
-        looked up and kept. stop: when it is true, only what is in hand is still segmented.
+        read: returns the slice of an index; called from several threads. store: embeddings are
+        looked up and kept there.
 
-        Raises `InputError` when a device has too little memory for one slice, or an embedding
-        cannot be kept; and what `read` raises.
+        Raises `InputError` when a device has too little memory for one slice or an embedding cannot
+        be written; and what `read` raises.
         """
-        free = SimpleQueue()
-        for segmenter in self._workers:
-            free.put(segmenter)
-        readers = ThreadPoolExecutor(READERS)
-        workers = ThreadPoolExecutor(len(self._workers))
 
-        def prepare(index):
+        def prepare(index: int) -> tuple:
             prompted = read(index)
             kept = store and store.load(index, prompted.voxels)
-            # Of all segmenters resizing is the same.
-            picture = None if kept is not None else self._segmenters[0].resize(prompted.image_rgb)
+            picture = None
+            if kept is None:
+                picture = self._segmenters[0].prepare(prompted.image_rgb)
             return prompted, kept, picture
 
-        def segment(slices: list[Future]):
-            if stop:
-                return []
-            segmenter = free.get()
+        def segment(work: tuple[Segmenter, list[tuple]]) -> list[SegmentedSlice]:
+            segmenter, slices = work
+            return self._segment(segmenter, slices, store)
+
+        # A GPU computes one batch while the results of another are copied: 10 % faster.
+        at_once = sum(2 if each.device.type == "cuda" else 1 for each in self._segmenters)
+        ahead = max(READERS, self._batch_size)
+        with ThreadPoolExecutor(READERS) as readers, ThreadPoolExecutor(at_once) as workers:
             try:
-                return self._segment(segmenter, [future.result() for future in slices], store)
+                batches = self._batches(map_ahead(readers, prepare, indices, ahead))
+                work = zip(cycle(self._segmenters), batches, strict=False)
+                for segmented in map_ahead(workers, segment, work, at_once):
+                    yield from segmented
             finally:
-                free.put(segmenter)
+                for executor in (workers, readers):
+                    executor.shutdown(cancel_futures=True)
 
-        try:
-            indices = iter(indices)
-            under_way = deque()
-            while not stop and (batch := list(islice(indices, self._batch_size))):
-                slices = [readers.submit(prepare, index) for index in batch]
-                under_way.append(workers.submit(segment, slices))
-                if len(under_way) > 2 * len(self._workers):
-                    yield from under_way.popleft().result()
-            while under_way:
-                yield from under_way.popleft().result()
-        finally:
-            for executor in (workers, readers):
-                executor.shutdown(cancel_futures=True)
+    def _batches(self, slices: Iterator[T]) -> Iterator[list[T]]:
+        # The size may shrink on the way.
+        while batch := list(islice(slices, self._batch_size)):
+            yield batch
 
-    def _segment(self, segmenter, slices, store) -> list[SegmentedSlice]:
-        """Segment a batch, or when memory is short its halves; batches to come are as small."""
+    def _segment(
+        self, segmenter: Segmenter, slices: list[tuple], store: EmbeddingStore | None
+    ) -> list[SegmentedSlice]:
+        """Segment a batch; when memory is short, halve it and all batches to come."""
         try:
             return self._segment_batch(segmenter, slices, store)
         except torch.OutOfMemoryError:
@@ -134,7 +128,7 @@ class Pipeline:
             if not is_out_of_memory(error):
                 raise
             raise _too_little_memory(segmenter) from error
-        # Out of the `except`, whose traceback holds on to the memory.
+        # Outside of the `except` clause, whose traceback keeps the memory.
         torch.cuda.empty_cache()
         half = -(-len(slices) // 2)
         self._batch_size = min(self._batch_size, half)
@@ -144,40 +138,64 @@ class Pipeline:
             for segmented in self._segment(segmenter, part, store)
         ]
 
-    def _segment_batch(self, segmenter, slices, store) -> list[SegmentedSlice]:
-        prompted = [asked for asked, _, _ in slices]
+    def _segment_batch(
+        self, segmenter: Segmenter, slices: list[tuple], store: EmbeddingStore | None
+    ) -> list[SegmentedSlice]:
+        prompted = [each for each, _, _ in slices]
         size_rc = prompted[0].masks.shape
         embeddings = _embed(segmenter, slices, store)
-        masks, scores = segmenter.decode(embeddings, size_rc, [asked.prompts for asked in prompted])
-        true = torch.from_numpy(np.stack([asked.masks != 0 for asked in prompted]))
-        true = true.to(segmenter.device)[:, None].expand_as(masks)
-        areas = torch.stack([mask.sum((-2, -1)) for mask in (masks, true, masks & true)], dim=-1)
-        areas, scores = areas.tolist(), scores.tolist()
+        decoded = segmenter.decode(embeddings, size_rc, [each.prompts for each in prompted])
+        masks = decoded.masks
+        reference = torch.from_numpy(np.stack([each.masks != 0 for each in prompted]))
+        reference = reference.to(segmenter.device)[:, None].expand_as(masks)
+        areas = [mask.sum((-2, -1)) for mask in (masks, reference, masks & reference)]
+        areas = torch.stack(areas, dim=-1).tolist()  # (slices, prompts, 3)
+        predicted_ious = decoded.predicted_ious.tolist()
         kept = masks.cpu().numpy() if self._keep_masks else [None] * len(slices)
         return [
-            SegmentedSlice(asked, [Overlap(*of_prompt) for of_prompt in of_slice], *answer)
-            for asked, of_slice, *answer in zip(prompted, areas, scores, kept, strict=True)
+            SegmentedSlice(each, [Overlap(*area) for area in of_slice], ious, mask)
+            for each, of_slice, ious, mask in zip(
+                prompted, areas, predicted_ious, kept, strict=True
+            )
         ]
 
 
-def _too_little_memory(segmenter: SamSegmenter) -> InputError:
+def map_ahead(
+    executor: Executor, function: Callable[[T], R], items: Iterable[T], ahead: int
+) -> Iterator[R]:
+    """Yield `function` of each item in order, computed by the executor up to `ahead` in advance."""
+    pending = deque()
+    for item in items:
+        pending.append(executor.submit(function, item))
+        if len(pending) > ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def _too_little_memory(segmenter: Segmenter) -> InputError:
     return InputError(
         f"{segmenter.device}: too little memory for one slice; use a smaller --model,"
         " --precision bfloat16, fewer --prompts, or another --device"
     )
 
 
-def _embed(segmenter, slices, store) -> torch.Tensor:
-    """Return the embeddings of a batch, those that were kept and the others new, and keep these."""
+def _embed(
+    segmenter: Segmenter, slices: list[tuple], store: EmbeddingStore | None
+) -> tuple[torch.Tensor, ...]:
+    """Return the embeddings of a batch: the kept ones, and the others new, which are kept."""
     embeddings = [kept for _, kept, _ in slices]
     missing = [place for place, kept in enumerate(embeddings) if kept is None]
     if missing:
         new = segmenter.encode([slices[place][2] for place in missing])
         if store:
             new = store.round(new)
-        for place, embedding in zip(missing, new, strict=True):
+        for place, embedding in zip(missing, zip(*new, strict=True), strict=True):
             embeddings[place] = embedding
             if store:
-                asked, _, _ = slices[place]
-                store.save(asked.index, asked.voxels, embedding)
-    return torch.stack([embedding.to(segmenter.device) for embedding in embeddings])
+                prompted = slices[place][0]
+                store.save(prompted.index, prompted.voxels, embedding)
+    return tuple(
+        torch.stack([tensor.to(segmenter.device) for tensor in tensors])
+        for tensors in zip(*embeddings, strict=True)
+    )

@@ -1,72 +1,48 @@
-"""What a volume's results are on disk, and how they are read back."""
+"""The tables of a volume's results: written, and read back."""
 
-import json
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
-from sam_lungs.prompts.rules import Prompts
+from sam_lungs.prompts.protocols import Prompts
+from sam_lungs.study.layout import EMPTY_SLICES_NAME, RAW_DATA_NAME, SUMMARY_NAME
+from sam_lungs.study.metrics import METRICS, SURFACE_METRICS
 from sam_lungs.utils.errors import InputError
-from sam_lungs.utils.files import remove, replacing, sha256_of
+from sam_lungs.utils.files import atomic_write, remove
 
-# Every table of slices has the first two, as the authors'; the others are asked for.
-METRICS = ("jaccard", "dice")
-SURFACE_METRICS = ("nsd", "hd95_mm")
-COLUMNS = {
-    "slice": "int64",
-    "jaccard": "float64",
-    "dice": "float64",
-    "score": "float64",
-    "lung_pixels": "int64",
-    "predicted_pixels": "Int64",  # with blanks
-    "nsd": "float64",
-    "hd95_mm": "float64",
-}
-EMPTY_COLUMNS = {
-    "slice": "int64",
-    "prompted_as": "int64",
-    "predicted_pixels": "int64",
-    "predicted_mm2": "float64",
-}
-# A volume's files; the last is written last, and vouches for the others by their SHA-256.
-RAW_DATA_NAME = "raw_data.csv"
-SUMMARY_NAME = "results.csv"
-EMPTY_SLICES_NAME = "empty_slices.csv"
-MASKS_NAME = "predicted_masks.nii.gz"
-RUN_NAME = "run.json"
-# What a run has done so far, until it is finished.
-JOURNAL_NAME = "unfinished.journal"
+# Int64 may have blanks.
+DTYPES = {int: "int64", float: "float64", float | None: "float64", int | None: "Int64"}
 STATISTICS = ("min", "max", "avg", "std", "slices")
 
 
 @dataclass(frozen=True)
 class SliceResult:
-    """One row of `raw_data.csv`; what only a slice with lung has is `None` without it.
+    """One row of `raw_data.csv`. In a slice without objects only `slice` and `lung_pixels` are set.
 
-    jaccard, dice, score (SAM's own expectation of the Jaccard index): 0..1.
-    lung_pixels, predicted_pixels: areas of the true and of the predicted mask.
-    nsd, hd95_mm: as `metrics.surface_agreement` gives them, `None` when not asked for.
+    jaccard, dice, score (the model's predicted IoU): 0..1.
+    lung_pixels, predicted_pixels: areas of the reference mask and of the predicted mask.
+    nsd, hd95_mm: see `metrics.surface_agreement`; None when they were not asked for.
     """
 
     slice: int
-    jaccard: float | None
-    dice: float | None
-    score: float | None
-    lung_pixels: int
-    predicted_pixels: int | None
+    jaccard: float | None = None
+    dice: float | None = None
+    score: float | None = None
+    lung_pixels: int = 0
+    predicted_pixels: int | None = None
     nsd: float | None = None
     hd95_mm: float | None = None
 
 
 @dataclass(frozen=True)
 class EmptySlice:
-    """One row of `empty_slices.csv`: a slice without lung, prompted as its nearest slice with lung.
+    """One row of `empty_slices.csv`: a slice without objects, prompted as its nearest slice with.
 
-    predicted_pixels, predicted_mm2: area of the predicted mask, all of it false; NaN mm2 when the
-    spacing is not known.
+    predicted_pixels, predicted_mm2: area of the predicted mask, all of it false positive; NaN mm2
+        when the spacing is unknown.
     """
 
     slice: int
@@ -75,78 +51,36 @@ class EmptySlice:
     predicted_mm2: float
 
 
-def write_results(
+def write_volume_tables(
     folder: Path,
     slices: list[SliceResult],
-    run: dict,
     metrics: Collection[str] = METRICS,
     empty_slices: list[EmptySlice] | None = None,
 ) -> None:
-    """Write a volume's `raw_data.csv`, `results.csv` and, last, `run.json`.
+    """Write a volume's `raw_data.csv`, `results.csv` and perhaps `empty_slices.csv`.
 
-    run: what to write there, to which the SHA-256 of the other files is added; one of them may be
-        `predicted_masks.nii.gz`, which is in the folder before.
-    metrics: which of `SURFACE_METRICS` get columns, and whether `volume_dice` gets a row.
-    empty_slices: written as `empty_slices.csv` unless `None`.
+    metrics: selects the columns of `SURFACE_METRICS` and the row `volume_dice`.
+    empty_slices: written unless None; the file of an earlier run is removed.
 
     Raises `InputError` when they cannot be written.
     """
-    columns = {
-        name: dtype
-        for name, dtype in COLUMNS.items()
-        if name in metrics or name not in SURFACE_METRICS
-    }
-    table = pd.DataFrame(slices)[list(columns)].astype(columns)
+    table = _to_table(slices, SliceResult)
+    table = table.drop(columns=[name for name in SURFACE_METRICS if name not in metrics])
     summary = summarize(table)
     if "volume_dice" in metrics:
         row = {"metric": "volume_dice", "avg": volume_dice(table)}
         summary = pd.concat([summary, pd.DataFrame([row])], ignore_index=True)
-    # Without it, what lies here counts as half-written.
-    remove(folder / RUN_NAME)
     write_csv(table, folder / RAW_DATA_NAME)
     write_csv(summary.astype({"slices": "Int64"}), folder / SUMMARY_NAME)
-    # What an earlier run left here would be taken for this one's.
     remove(folder / EMPTY_SLICES_NAME)
     if empty_slices is not None:
-        table = pd.DataFrame(empty_slices, columns=list(EMPTY_COLUMNS))
-        write_csv(table.astype(EMPTY_COLUMNS), folder / EMPTY_SLICES_NAME)
-    names = (RAW_DATA_NAME, SUMMARY_NAME, EMPTY_SLICES_NAME, MASKS_NAME)
-    files = {name: sha256_of(folder / name) for name in names if (folder / name).exists()}
-    with replacing(folder / RUN_NAME) as temporary:
-        temporary.write_text(json.dumps(run | {"files": files}, indent=2) + "\n")
-
-
-def read_run(folder: Path) -> dict | None:
-    """Read the `run.json` of a volume's results folder; `None` without one.
-
-    Raises `InputError` when it is not the record of a run.
-    """
-    path = folder / RUN_NAME
-    try:
-        run = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not the record of a run; process its image again") from error
-    if not isinstance(run, dict):
-        raise InputError(f"{path}: not the record of a run; process its image again")
-    return run
-
-
-def changed_file(folder: Path, run: dict) -> Path | None:
-    """Return a file of a volume's results that its `run.json` does not vouch for, if there is one.
-
-    run: as `read_run` returns it.
-    """
-    paths = {folder / name: sha256 for name, sha256 in run.get("files", {}).items()}
-    for path, sha256 in paths.items():
-        if not path.exists() or sha256_of(path) != sha256:
-            return path
-    return None
+        write_csv(_to_table(empty_slices, EmptySlice), folder / EMPTY_SLICES_NAME)
 
 
 def write_prompts(path: Path, of_slice: dict, prompts: Prompts) -> None:
-    """Write the prompts of a slice as YAML, after what tells which slice it is.
+    """Write the prompts of a slice as YAML.
+
+    of_slice: written first: the image, the masks and the number of the slice.
 
     Raises `InputError` when it cannot be written.
     """
@@ -158,19 +92,18 @@ def write_prompts(path: Path, of_slice: dict, prompts: Prompts) -> None:
     if prompts.box_rc is not None:
         corners = ("row_min", "column_min", "row_max", "column_max")
         box = dict(zip(corners, prompts.box_rc.tolist(), strict=True))
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(
             yaml.safe_dump(of_slice | {"points": points, "box": box}, sort_keys=False)
         )
 
 
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
-    """Return minimum, maximum, mean and sample standard deviation over the slices with lung.
+    """Return minimum, maximum, mean and sample standard deviation over the slices with objects.
 
-    table: columns `jaccard`, `dice` and perhaps `SURFACE_METRICS`, NaN where a slice has no lung.
-    Returns one row per metric, in columns `metric,min,max,avg,std,slices`: `std` of one slice is
-    NaN; `slices` is how many have the metric, fewer than have lung where a mask that is empty has
-    no `hd95_mm`.
+    table: columns `jaccard`, `dice` and perhaps `SURFACE_METRICS`; NaN in slices without objects.
+    Returns one row per metric, in columns `metric,min,max,avg,std,slices`. `std` of one slice is
+    NaN. `slices` counts the slices that have the metric; an empty predicted mask has no `hd95_mm`.
     """
     values = table[[name for name in (*METRICS, *SURFACE_METRICS) if name in table]]
     statistics = values.min(), values.max(), values.mean(), values.std(ddof=1), values.count()
@@ -179,7 +112,7 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def volume_dice(table: pd.DataFrame) -> float:
-    """Return the Dice score of a volume's slices with lung taken together, all of their pixels.
+    """Return the Dice score over all pixels of a volume's slices with objects.
 
     table: columns `dice`, `lung_pixels` and `predicted_pixels`.
     """
@@ -189,42 +122,48 @@ def volume_dice(table: pd.DataFrame) -> float:
 
 
 def read_raw_data(path: Path) -> pd.DataFrame:
-    """Read a volume's table of slices; the authors' has `slice`, `jaccard` and `dice` only.
+    """Read a volume's `raw_data.csv`; the authors' files have `slice`, `jaccard` and `dice` only.
 
-    Raises `InputError` when it is not such a table, or breaks off.
+    Raises `InputError` when it is not such a table, or is truncated.
     """
-    try:
-        table = _read_csv(path, COLUMNS)
-        whole = path.read_bytes().endswith(b"\n")
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: not a table of slices; process its image again") from error
-    if not ({"slice", *METRICS} <= set(table.columns) and whole):
-        raise InputError(f"{path}: not a whole table of slices; process its image again")
-    return table
+    return _read_csv(path, SliceResult, {"slice", *METRICS})
 
 
 def read_empty_slices(folder: Path) -> pd.DataFrame:
-    """Read the `empty_slices.csv` of a volume's results folder.
+    """Read the `empty_slices.csv` of a results folder; raises as `read_raw_data` does."""
+    return _read_csv(folder / EMPTY_SLICES_NAME, EmptySlice, set(_dtypes(EmptySlice)))
 
-    Raises `InputError` when it is not such a table.
-    """
-    path = folder / EMPTY_SLICES_NAME
+
+def _read_csv(path: Path, row: type, required: set[str]) -> pd.DataFrame:
+    """Read a table of rows of a dataclass that has at least the required columns."""
     try:
-        return _read_csv(path, EMPTY_COLUMNS)[list(EMPTY_COLUMNS)]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path}: not a table of empty slices; process its image again") from error
-
-
-def _read_csv(path: Path, dtypes: dict[str, str]) -> pd.DataFrame:
-    """Read a table, its columns as `dtypes` has them.
-
-    By way of text, because some versions of pandas round the last bit of a number they read.
-    """
-    table = pd.read_csv(path, dtype="string")
-    return table.astype({name: dtype for name, dtype in dtypes.items() if name in table})
+        # As text first, because some versions of pandas round the last bit of the numbers they
+        # read.
+        table = pd.read_csv(path, dtype="string")
+        if not (required <= set(table) and path.read_bytes().endswith(b"\n")):
+            raise ValueError("incomplete")
+        dtypes = _dtypes(row)
+        return table.astype({name: dtypes[name] for name in table if name in dtypes})
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path}: not a table of slices, or truncated; process the image again"
+        ) from error
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table with LF line ends, numbers in full, nothing where there is no number."""
-    with replacing(path) as temporary:
+    """Write a table with LF line ends, numbers in full precision, and empty cells for NaN.
+
+    Raises `InputError` when it cannot be written.
+    """
+    with atomic_write(path) as temporary:
         table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _to_table(rows: list, row: type) -> pd.DataFrame:
+    dtypes = _dtypes(row)
+    return pd.DataFrame(rows, columns=list(dtypes)).astype(dtypes)
+
+
+def _dtypes(row: type) -> dict[str, str]:
+    """Return the column dtypes of a table with a row per instance of a dataclass."""
+    return {each.name: DTYPES[each.type] for each in fields(row)}

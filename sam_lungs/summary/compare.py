@@ -1,7 +1,7 @@
-"""How runs of a study agree: with what was published, and with each other.
+"""Comparison of a study with the published figures, and of several runs with each other.
 
-The published figures are of Gutierrez et al., IEEE Access 2024, doi 10.1109/ACCESS.2024.3353142.
-As in `statistics`, intervals and p-values are over cases, the patients, and never over slices.
+The published figures are from Gutierrez et al., IEEE Access 2024, doi 10.1109/ACCESS.2024.3353142.
+As in `statistics`, intervals and p-values are over cases (patients), never over slices.
 """
 
 import warnings
@@ -12,62 +12,55 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from sam_lungs.study.results import METRICS
-from sam_lungs.summary.join import Study, join_results
-from sam_lungs.summary.statistics import bootstrap, case_of
+from sam_lungs.study.metrics import METRICS
+from sam_lungs.summary.join import JoinedResults, join_results
+from sam_lungs.summary.statistics import bootstrap_interval, case_of
 from sam_lungs.utils.errors import InputError
 
 PUBLISHED_VOLUMES = Path(__file__).with_name("published_volumes.csv")
-# How far a volume's mean may be from the published one and still count as reproduced.
+COMPARISON_NAME = "comparison.csv"
+# Largest difference from the published mean of a volume that still counts as reproduced.
 TOLERANCE = 0.001
 
 
 def published_volumes() -> pd.DataFrame:
     """Return the published mean of each of the dataset's 20 volumes, to six decimals.
 
-    Columns `image,slices,lung_slices,jaccard_avg,dice_avg`, names without `image_`.
+    Columns `image,slices,lung_slices,jaccard_avg,dice_avg`; names are without `image_`.
     """
     return pd.read_csv(PUBLISHED_VOLUMES)
 
 
 def compare_with_published(
-    study: Study, published_slices: pd.DataFrame | None = None
+    slices: pd.DataFrame, published_slices: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """Return a row per volume that the study has and that was published.
+    """Return a row per volume that is both in the study and published.
 
-    published_slices: columns `image,slice,jaccard,dice`, of as many published volumes as there are;
-        their means, in full precision, take the place of those of `published_volumes`.
+    slices: columns `image,slice,jaccard,dice`; names are with or without `image_`.
+    published_slices: the same columns, for any of the published volumes. Their means, in full
+        precision, replace those of `published_volumes`.
 
-    Columns: `image`; for each metric its mean over the volume's slices with lung, such as
-    `dice_published` and `dice_reproduced`, and `dice_difference`, reproduced minus published;
-    `largest_slice_difference`, of one slice's Dice, without sign, NaN without its published slices;
-    `lung_slices_published` and `lung_slices_reproduced`. Names come with or without `image_` and
-    are returned without.
+    Columns, in alphabetical order after `image` (without `image_`): for each metric its mean over
+    the volume's slices with lung, such as `dice_published` and `dice_reproduced`, and
+    `dice_difference`, reproduced minus published; `largest_slice_difference`, absolute, of Dice,
+    NaN without published slices; `lung_slices_published` and `lung_slices_reproduced`.
 
     Raises `InputError` when a volume has a slice twice.
     """
-    means = {f"{metric}_avg": metric for metric in METRICS}
-    published = published_volumes().set_index("image").rename(columns=means)
-    published = published[[*METRICS, "lung_slices"]]
-    largest = pd.Series(dtype="float64")
-    if published_slices is not None:
-        published = _volume_means(published_slices).reindex(published.index).fillna(published)
-        published = published.astype({"lung_slices": "int64"})
-        pairs = pair_slices(published_slices, study.slices)
-        differences = (pairs["dice_reproduced"] - pairs["dice_published"]).abs()
-        largest = differences.groupby(pairs["image"]).max()
-    table = published.merge(
-        _volume_means(study.slices), on="image", suffixes=("_published", "_reproduced")
-    )
-    columns = []
+    if published_slices is None:
+        published_slices = slices.head(0)
+    means = published_volumes().set_index("image").drop(columns="slices")
+    means.columns = means.columns.str.removesuffix("_avg")
+    means.update(_volume_means(published_slices))
+    table = means.merge(_volume_means(slices), on="image", suffixes=("_published", "_reproduced"))
     for metric in METRICS:
-        both = [f"{metric}_published", f"{metric}_reproduced"]
-        table[f"{metric}_difference"] = table[both[1]] - table[both[0]]
-        columns += [*both, f"{metric}_difference"]
-    # Without volumes in common a table would take over the rows of what is assigned to it.
-    table["largest_slice_difference"] = largest.reindex(table.index)
-    columns += ["largest_slice_difference", "lung_slices_published", "lung_slices_reproduced"]
-    return table[columns].reset_index()
+        reproduced, published = (table[f"{metric}_{name}"] for name in ("reproduced", "published"))
+        table[f"{metric}_difference"] = reproduced - published
+    pairs = pair_slices(published_slices, slices)
+    differences = (pairs["dice_reproduced"] - pairs["dice_published"]).abs()
+    # Reindexed, because pandas would add the rows of the other volumes to an empty table.
+    largest = differences.groupby(pairs["image"]).max().reindex(table.index)
+    return table.assign(largest_slice_difference=largest).sort_index(axis=1).reset_index()
 
 
 def pair_slices(
@@ -75,26 +68,24 @@ def pair_slices(
     second: pd.DataFrame,
     names: tuple[str, str] = ("published", "reproduced"),
 ) -> pd.DataFrame:
-    """Return the slices with lung that both have, matched by image and slice number.
+    """Return the slices with lung that both tables have, matched by image and slice number.
 
-    first, second: columns `image,slice,jaccard,dice`, NaN where a slice has no lung.
-    names: what their columns are called in the result: `image`, `slice` and, for each metric, such
-        as `dice_published` and `dice_reproduced`.
+    first, second: columns `image,slice,jaccard,dice`, NaN in slices without lung.
+    names: suffixes of the columns of metrics in the result, as in `dice_published`.
 
     Raises `InputError` when a volume has a slice twice.
     """
-    one, other = (_slices(table).dropna(subset=METRICS) for table in (first, second))
-    suffixes = tuple(f"_{name}" for name in names)
-    return one.merge(other, on=["image", "slice"], suffixes=suffixes)
+    first, second = (_slices(table).dropna(subset=METRICS) for table in (first, second))
+    return first.merge(second, on=["image", "slice"], suffixes=tuple(f"_{name}" for name in names))
 
 
 def verdict(comparison: pd.DataFrame) -> str:
-    """Return in one line whether the published figures are reproduced.
+    """Return a line that says whether the published figures are reproduced.
 
-    They are when every volume compared has as many slices with lung as published, and its mean
-    Jaccard and Dice are within TOLERANCE of the published ones.
+    They are when every compared volume has as many slices with lung as published, and its mean
+    Jaccard index and Dice score are within TOLERANCE of the published ones.
 
-    comparison: as `compare_with_published` returns it.
+    comparison: from `compare_with_published`.
     """
     published = len(published_volumes())
     if comparison.empty:
@@ -102,111 +93,105 @@ def verdict(comparison: pd.DataFrame) -> str:
     table = comparison.set_index("image")
     same_slices = table["lung_slices_reproduced"] == table["lung_slices_published"]
     differences = table[[f"{metric}_difference" for metric in METRICS]].abs()
-    # A mean of nothing is as far off as can be.
+    # A volume without a mean is not reproduced.
     largest = differences.fillna(np.inf).max(axis=1)
     agrees = same_slices & (largest <= TOLERANCE)
 
+    if not agrees.all():
+        start = f"Not reproduced: {agrees.sum()} of {len(table)} compared volumes ({published}"
+        start += " published)"
+    elif len(table) < published:
+        start = f"Reproduced as far as compared: {len(table)} of {published} published volumes"
+    else:
+        start = f"Reproduced: {published} of {published} published volumes"
     shift = abs(table["dice_reproduced"].mean() - table["dice_published"].mean())
-    if agrees.all():
-        extent = "" if len(table) == published else " as far as compared"
-        return (
-            f"Reproduced{extent}: {len(table)} of {published} published volumes within {TOLERANCE};"
-            f" mean Dice differs by {shift:.6f}, largest difference of a volume"
-            f" {largest.max():.6f} ({largest.idxmax()})"
-        )
-    worst = largest[~agrees].idxmax()
-    slices = table.loc[worst, ["lung_slices_reproduced", "lung_slices_published"]].astype(int)
+    # Of the volumes that do not agree, if there are any.
+    worst = largest[agrees == agrees.all()].idxmax()
     return (
-        f"Not reproduced: {agrees.sum()} of {len(table)} volumes compared ({published} published)"
-        f" within {TOLERANCE}; mean Dice differs by {shift:.6f}; {worst} differs most, by"
-        f" {largest[worst]:.6f}, with {slices.iloc[0]} slices with lung where {slices.iloc[1]} were"
-        " published"
+        f"{start} within {TOLERANCE}; mean Dice differs by {shift:.6f}; {worst} differs most, by"
+        f" {largest[worst]:.6f}, with {table['lung_slices_reproduced'][worst]} slices with lung,"
+        f" {table['lung_slices_published'][worst]} in the publication"
     )
 
 
-def read_runs(folders: list[Path]) -> dict[str, Study]:
-    """Read two results folders or more, named by the folder, or by its path if names coincide.
+def read_runs(folders: list[Path]) -> dict[str, JoinedResults]:
+    """Join results folders, each named by its folder, or by its path if names coincide.
 
-    Raises `InputError` when there are fewer, a folder is given twice, or one cannot be read.
+    Raises `InputError` when a folder is given twice or cannot be read.
     """
-    if len(folders) < 2:
-        raise InputError("one results folder has nothing to be compared with; give two or more")
     names = [folder.resolve().name for folder in folders]
-    studies = {}
+    runs = {}
     for folder, name in zip(folders, names, strict=True):
         unique = name if names.count(name) == 1 else str(folder.resolve())
-        if unique in studies:
+        if unique in runs:
             raise InputError(f"{folder}: given twice; give each results folder once")
-        studies[unique] = join_results(folder)
-    return studies
+        runs[unique] = join_results(folder)
+    return runs
 
 
-def compare_runs(studies: dict[str, Study]) -> pd.DataFrame:
-    """Return how runs differ, a row per pair of them, in order, and metric, second minus first.
+def compare_runs(runs: dict[str, JoinedResults]) -> pd.DataFrame:
+    """Return the differences of runs: a row per pair of runs, in order, and metric.
 
-    Compared are the slices with lung that both runs have; a case counts once, as the mean over its
+    Only slices with lung that both runs have are compared. A case counts once, as the mean over its
     volumes of the mean over their slices.
 
-    Columns: `first`, `second` (the runs' names), `metric`; how many `cases` and `slices` are
-    compared and how many `slices_left_out` only one run has; `first_avg`, `second_avg` and their
-    `difference`, over cases, with the bootstrap interval `low`, `high` of the difference;
-    `effect` with `effect_low`, `effect_high`, see `rank_biserial`; `p` of Wilcoxon's signed-rank
-    test, two-sided, which leaves out cases without difference (NaN of fewer than two cases or if
-    there is no difference at all); and `p_holm`, Holm's correction for all p-values of the table.
-    Intervals are percentiles of RESAMPLES draws of as many cases from SEED, NaN of one case.
+    Columns: those of `comparison.csv` in docs/results.md. `effect` is `rank_biserial`. `p` is
+    two-sided, without the cases that do not differ; NaN for fewer than two cases, and when none
+    differs. `p_holm` is corrected for all p-values of the table. Intervals of one case are NaN.
 
-    Raises `InputError` when two runs have no slice in common, or a volume has a slice twice.
+    Raises `InputError` when there are fewer than two runs, two have no slice in common, or a volume
+    has a slice twice.
     """
+    if len(runs) < 2:
+        raise InputError("one results folder cannot be compared; give two or more")
     rows = []
-    for (first, one), (second, other) in combinations(studies.items(), 2):
-        pairs = pair_slices(one.slices, other.slices, ("first", "second"))
+    for first, second in combinations(runs, 2):
+        both = [runs[name].slices for name in (first, second)]
+        pairs = pair_slices(*both, ("first", "second"))
         if pairs.empty:
             raise InputError(f"{first} and {second} have no slice with lung in common")
-        with_lung = sum(len(run.slices.dropna(subset=METRICS)) for run in (one, other))
+        with_lung = sum(len(slices.dropna(subset=METRICS)) for slices in both)
         counts = {"slices": len(pairs), "slices_left_out": with_lung - 2 * len(pairs)}
-        rows += [
-            {"first": first, "second": second, "metric": metric}
-            | _compare_cases(pairs, metric, counts)
-            for metric in METRICS
-        ]
+        for metric in METRICS:
+            names = {"first": first, "second": second, "metric": metric}
+            rows.append(names | _compare_cases(pairs, metric, counts))
     table = pd.DataFrame(rows)
-    table["p_holm"] = holm(table["p"])
-    return table
+    return table.assign(p_holm=holm(table["p"]))
 
 
-def rank_biserial(differences: np.ndarray) -> np.ndarray:
-    """Return the matched-pairs rank-biserial correlation along the last axis, -1..1.
+def rank_biserial(differences: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return the matched-pairs rank-biserial correlation along an axis, -1..1.
 
-    Of the ranks of the differences' sizes, the share of the positive ones minus that of the
-    negative ones. Zero differences are left out; it is 0 when all are zero.
+    The absolute differences are ranked. The result is the positive differences' share of the ranks
+    minus the negative differences' share. Zeros are left out; the result is 0 when all are zero.
 
     Kerby, Comprehensive Psychology 2014, doi 10.2466/11.IT.3.1.
     """
-    # Zeros have the lowest ranks: without them all others move down by as many.
-    zeros = (differences == 0).sum(axis=-1, keepdims=True)
-    ranks = stats.rankdata(np.abs(differences), axis=-1) - zeros
-    count = (differences != 0).sum(axis=-1)
-    all_ranks = np.maximum(count * (count + 1) / 2, 1)
-    return (np.sign(differences) * ranks).sum(axis=-1) / all_ranks
+    # Zeros have the lowest ranks. Without them all other ranks are lower by their number.
+    zeros = (differences == 0).sum(axis=axis, keepdims=True)
+    ranks = stats.rankdata(np.abs(differences), axis=axis) - zeros
+    count = (differences != 0).sum(axis=axis)
+    rank_sum = np.maximum(count * (count + 1) / 2, 1)
+    return (np.sign(differences) * ranks).sum(axis=axis) / rank_sum
 
 
 def holm(p: pd.Series) -> pd.Series:
-    """Return p-values corrected for how many there are; NaN stays NaN and does not count.
+    """Return p-values corrected for their number; NaN stays NaN and does not count.
 
     Holm, Scandinavian Journal of Statistics 1979, 6(2):65-70.
     """
     ordered = p.dropna().sort_values()
-    times = np.arange(len(ordered), 0, -1)
-    return (ordered * times).clip(upper=1).cummax().reindex(p.index)
+    factors = np.arange(len(ordered), 0, -1)
+    return (ordered * factors).clip(upper=1).cummax().reindex(p.index)
 
 
 def _slices(table: pd.DataFrame) -> pd.DataFrame:
-    """Return image, without `image_`, slice and metrics of a table of slices."""
+    """Return the columns image, without `image_`, slice and METRICS of a table of slices."""
     table = table[["image", "slice", *METRICS]]
     table = table.assign(image=table["image"].str.removeprefix("image_"))
-    twice = table[table.duplicated(["image", "slice"])]
-    if len(twice):
-        image, number = twice.iloc[0][["image", "slice"]]
+    duplicates = table[table.duplicated(["image", "slice"])]
+    if len(duplicates):
+        image, number = duplicates.iloc[0][["image", "slice"]]
         raise InputError(f"{image}: has slice {number} twice; process it again")
     return table
 
@@ -217,19 +202,18 @@ def _volume_means(slices: pd.DataFrame) -> pd.DataFrame:
 
 
 def _compare_cases(pairs: pd.DataFrame, metric: str, counts: dict) -> dict:
-    first, second = f"{metric}_first", f"{metric}_second"
-    of_volumes = pairs.groupby("image")[[first, second]].mean()
-    of_cases = of_volumes.groupby(case_of).mean()
-    # The sums' rounding would make differences of what are none, and break ties.
-    differences = (of_cases[second] - of_cases[first]).round(12).to_numpy()
-    cases = len(differences)
-    low, high = bootstrap(cases, lambda drawn: differences[drawn].mean(axis=1))
-    effect_low, effect_high = bootstrap(cases, lambda drawn: rank_biserial(differences[drawn]))
+    volumes = pairs.groupby("image")[[f"{metric}_first", f"{metric}_second"]].mean()
+    cases = volumes.groupby(case_of).mean()
+    first, second = (column for _, column in cases.items())
+    # Rounding errors would turn equal values into differences, and break ties.
+    differences = (second - first).round(12).to_numpy()
+    low, high = bootstrap_interval(np.mean, differences)
+    effect_low, effect_high = bootstrap_interval(rank_biserial, differences)
     return {
-        "cases": cases,
+        "cases": len(differences),
         **counts,
-        "first_avg": of_cases[first].mean(),
-        "second_avg": of_cases[second].mean(),
+        "first_avg": first.mean(),
+        "second_avg": second.mean(),
         "difference": differences.mean(),
         "low": low,
         "high": high,
@@ -241,11 +225,11 @@ def _compare_cases(pairs: pd.DataFrame, metric: str, counts: dict) -> dict:
 
 
 def _wilcoxon(differences: np.ndarray) -> float:
-    # Left out here, as scipy would, zeros do not keep it from the exact distribution.
-    different = differences[differences != 0]
-    if len(differences) < 2 or not len(different):
+    # Zeros are removed here, because with zeros SciPy does not use the exact distribution.
+    nonzero = differences[differences != 0]
+    if len(differences) < 2 or not len(nonzero):
         return np.nan
     with warnings.catch_warnings():
-        # Of few cases and tied sizes some versions have an approximate p only, and say so.
+        # For few cases with ties some versions warn that p is approximate.
         warnings.simplefilter("ignore")
-        return float(stats.wilcoxon(different).pvalue)
+        return float(stats.wilcoxon(nonzero).pvalue)

@@ -1,9 +1,10 @@
-"""Figures of a whole study, for print: as wide as a page, in colours the colour-blind tell apart.
+"""Figures of a study for print: as wide as a page, in colours for colour-blind readers.
 
-Dice score and Jaccard index have no unit; slices without lung have neither (NaN).
+Dice score, Jaccard index and predicted IoU have no unit. They are NaN in slices without lung.
 """
 
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -11,276 +12,203 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from scipy import stats
 
-from sam_lungs.prompts.rules import PROTOCOLS, PromptProtocol
-from sam_lungs.study.results import METRICS
+from sam_lungs.prompts.protocols import PROTOCOLS
+from sam_lungs.study.metrics import METRICS
 from sam_lungs.summary.statistics import CONFIDENCE, subset_of
-from sam_lungs.utils.files import replacing
+from sam_lungs.utils.files import atomic_write
 
-# For drawing and for saving: matplotlib makes some texts only then. The salt makes SVG's names
-# those of every other run.
-STYLE = {"font.size": 8, "axes.titlesize": "medium", "svg.hashsalt": "sam_lungs"}
-PAGE_WIDTH_INCHES = 7
-PNG_DPI = 150
-
-# Okabe and Ito's palette, and a marker for each, in the order that subsets come.
-SUBSET_STYLES = (("#0072B2", "o"), ("#E69F00", "^"), ("#009E73", "s"), ("#CC79A7", "D"))
-GREY = "#BBBBBB"
-METRIC_NAMES = {"jaccard": "Jaccard index", "dice": "Dice score"}
-MEAN_STYLE = {
-    "marker": "D",
-    "markersize": 3.5,
-    "markerfacecolor": "white",
-    "markeredgecolor": "black",
-    "markeredgewidth": 0.7,
+# Used for drawing and for saving, because matplotlib makes some texts only when it saves.
+STYLE = {
+    "font.size": 8,
+    "axes.titlesize": "medium",
+    "figure.labelsize": "medium",
+    "figure.constrained_layout.use": True,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.3,
+    "legend.frameon": False,
+    "lines.linewidth": 0.8,
+    "lines.markersize": 3.5,
+    "lines.markeredgewidth": 0.7,
+    "errorbar.capsize": 3,
+    "boxplot.patchartist": True,
+    "boxplot.showmeans": True,
+    "boxplot.medianprops.color": "black",
+    "boxplot.meanprops.marker": "D",
+    "boxplot.meanprops.markersize": 3.5,
+    "boxplot.meanprops.markerfacecolor": "white",
+    "boxplot.meanprops.markeredgecolor": "black",
+    "boxplot.flierprops.marker": ".",
+    "boxplot.flierprops.markersize": 2,
+    "savefig.dpi": 150,
+    # Makes the identifiers in an SVG the same in every run.
+    "svg.hashsalt": "sam_lungs",
 }
+PAGE_WIDTH_INCHES = 7
+
+# A colour of Okabe and Ito's palette and a marker for each subset, in alphabetical order.
+SUBSET_STYLES = (("#0072B2", "o"), ("#E69F00", "^"), ("#009E73", "s"), ("#CC79A7", "D"))
+METRIC_NAMES = {"jaccard": "Jaccard index", "dice": "Dice score"}
 
 
 @rc_context(STYLE)
 def draw_box_plots(slices: pd.DataFrame) -> Figure:
-    """Draw the spread of both metrics over the slices with lung: of all slices, of each subset
-    where there are more than one, and of each volume; under each, the number n of slices.
+    """Draw box plots of both metrics over slices with lung: all, each subset, each volume.
+
+    The label of a box has its number n of slices. One subset alone has no box of its own.
 
     slices: columns `image`, `jaccard`, `dice`.
     """
-    of_lung = slices[slices["dice"].notna()]
+    with_lung = slices[slices["dice"].notna()]
     styles = _subset_styles(slices["image"])
-    groups = [("all", of_lung, GREY)]
+    boxes = {"all": with_lung}
     if len(styles) > 1:
-        subsets = of_lung["image"].map(subset_of)
-        groups += [(name, of_lung[subsets == name], color) for name, (color, _) in styles.items()]
-    volumes_from = len(groups)
-    for image in slices["image"].unique():
-        color, _ = styles[subset_of(image)]
-        groups.append((_short(image), of_lung[of_lung["image"] == image], color))
-    # A gap parts the volumes from what they are taken together in.
-    places = [index + 0.5 * (index >= volumes_from) for index in range(len(groups))]
+        boxes |= dict(iter(with_lung.groupby(with_lung["image"].map(subset_of))))
+    boxes |= dict(iter(with_lung.groupby("image", sort=False)))
 
-    figure = Figure(figsize=(PAGE_WIDTH_INCHES, 7.5), layout="constrained")
+    figure = Figure(figsize=(PAGE_WIDTH_INCHES, 7.5))
     for axes, metric in zip(figure.subplots(2, 1, sharex=True), METRICS, strict=True):
-        boxes = axes.boxplot(
-            [rows[metric] for _, rows, _ in groups],
-            positions=places,
-            widths=min(0.65, len(groups) / 12),
-            patch_artist=True,
-            showmeans=True,
-            medianprops={"color": "black"},
-            meanprops=MEAN_STYLE,
-            flierprops={"marker": ".", "markersize": 2, "markeredgecolor": "#555555"},
-        )
-        for box, (_, _, color) in zip(boxes["boxes"], groups, strict=True):
-            box.set_facecolor(color)
+        drawn = axes.boxplot([rows[metric] for rows in boxes.values()])
+        for patch, name in zip(drawn["boxes"], boxes, strict=True):
+            color, _ = styles.get(subset_of(name), ("#BBBBBB", ""))
+            patch.set_facecolor(color)
         axes.set_ylabel(METRIC_NAMES[metric])
-        axes.grid(axis="y", alpha=0.3)
-    axes.set_xticks(places, [f"{name} (n = {len(rows)})" for name, rows, _ in groups], rotation=90)
+    labels = [f"{name.removeprefix('image_')} (n = {len(rows)})" for name, rows in boxes.items()]
+    axes.set_xticks(range(1, len(boxes) + 1), labels, rotation=90)
     figure.legend(
-        handles=[
-            Line2D([], [], color="black", label="median"),
-            Line2D([], [], linestyle="", label="mean", **MEAN_STYLE),
-        ],
-        title="box: quartiles; whiskers: to 1.5 times its length; dots: slices beyond",
+        handles=[drawn["medians"][0], drawn["means"][0]],
+        labels=["median", "mean"],
+        title="box: quartiles; whiskers: at most 1.5 box lengths; dots: slices beyond the whiskers",
         loc="outside upper center",
         ncols=2,
-        frameon=False,
     )
     return figure
 
 
 @rc_context(STYLE)
 def draw_along_slices(slices: pd.DataFrame) -> Figure:
-    """Draw Dice along the slices of each volume, a panel each; no lung is a grey gap.
+    """Draw Dice along the slices of each volume, one panel each; slices without lung are grey.
 
     slices: columns `image`, `slice`, `dice`.
     """
     images, styles = slices["image"].unique(), _subset_styles(slices["image"])
     columns = min(len(images), 4)
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(PAGE_WIDTH_INCHES, max(2.5, 1.35 * rows + 0.3)), layout="constrained")
-    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
-    # The volumes first: `zip` takes one more of the first than it has use for.
+    figure = Figure(figsize=(PAGE_WIDTH_INCHES, max(2.5, 1.35 * rows + 0.3)))
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     for image, axes in zip(images, panels, strict=False):
         volume = slices[slices["image"] == image].sort_values("slice")
         edges = np.append(volume["slice"], volume["slice"].iloc[-1] + 1) - 0.5
-        axes.stairs(
-            volume["dice"].isna(),
-            edges,
-            fill=True,
-            color="#E5E5E5",
-            transform=axes.get_xaxis_transform(),
-        )
+        without_lung = {"color": "#E5E5E5", "transform": axes.get_xaxis_transform()}
+        axes.stairs(volume["dice"].isna(), edges, fill=True, **without_lung)
+        # With markers, because a line does not show a slice between two gaps.
         color, _ = styles[subset_of(image)]
-        # Markers too: a line alone does not show a slice between two gaps.
-        axes.plot(
-            volume["slice"], volume["dice"], color=color, linewidth=0.8, marker=".", markersize=2
-        )
-        axes.set_xlim(edges[0], edges[-1])
-        axes.set_title(_short(image))
-        axes.grid(axis="y", alpha=0.3)
-    for axes in panels:
+        axes.plot(volume["slice"], volume["dice"], color=color, marker=".", markersize=2)
+        axes.set(xlim=(edges[0], edges[-1]), title=image.removeprefix("image_"))
+    for axes in panels[len(images) :]:
         axes.set_axis_off()
-    figure.supxlabel("slice number (grey: no lung)", fontsize="medium")
-    figure.supylabel(METRIC_NAMES["dice"], fontsize="medium")
+    figure.supxlabel("slice number (grey: no lung)")
+    figure.supylabel(METRIC_NAMES["dice"])
     return figure
 
 
 @rc_context(STYLE)
-def draw_scores(slices: pd.DataFrame) -> Figure | None:
-    """Draw Dice of the slices with lung against SAM's own score; `None` where there is no score.
+def draw_predicted_iou(slices: pd.DataFrame) -> Figure | None:
+    """Draw Dice of the slices with lung against SAM's predicted IoU; `None` where there is none.
 
-    slices: columns `image`, `dice` and perhaps `score`, the Jaccard index that SAM expected.
+    slices: columns `image`, `dice` and perhaps `score`, the predicted IoU.
     """
-    if "score" not in slices:
+    known = slices.reindex(columns=["image", "score", "dice"]).dropna()
+    if known.empty:
         return None
-    scored = slices.dropna(subset=["score", "dice"])
-    if scored.empty:
-        return None
-    figure = Figure(figsize=(5, 4.2), layout="constrained")
-    axes = figure.subplots()
-    _scatter(axes, scored, "score", "dice")
-    expected = np.linspace(scored["score"].min(), scored["score"].max(), 100)
-    axes.plot(
-        expected,
-        2 * expected / (1 + expected),
-        color="black",
-        linewidth=0.8,
-        linestyle="--",
-        label="were the score right",
-    )
-    axes.set_xlabel("score that SAM gave itself: the Jaccard index it expected")
-    axes.set_ylabel("true Dice score")
-    # A rank correlation needs ranks: scipy warns of values that are all the same.
-    if scored[["score", "dice"]].nunique().min() > 1:
-        correlation = stats.spearmanr(scored["score"], scored["dice"]).statistic
-        axes.set_title(f"Spearman's correlation {correlation:.2f} over {len(scored)} slices")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    figure, axes = _scatter(known, "score", "dice")
+    iou = np.linspace(known["score"].min(), known["score"].max(), 100)
+    axes.plot(iou, 2 * iou / (1 + iou), "k--", label="Dice if the predicted IoU were exact")
+    axes.set_xlabel("predicted IoU (SAM's own estimate of the Jaccard index)")
+    axes.set_ylabel(METRIC_NAMES["dice"])
+    # Ranks need different values; otherwise SciPy warns.
+    if known[["score", "dice"]].nunique().min() > 1:
+        correlation = stats.spearmanr(known["score"], known["dice"]).statistic
+        axes.set_title(f"Spearman's correlation {correlation:.2f} over {len(known)} slices")
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
 @rc_context(STYLE)
 def draw_published(pairs: pd.DataFrame) -> Figure:
-    """Draw the reproduced Dice of slices against the published one, and where they are equal.
+    """Draw the reproduced Dice of slices against the published Dice, and the line of equal values.
 
     pairs: columns `image`, `slice`, `dice_published`, `dice_reproduced`.
     """
     known = pairs.dropna(subset=["dice_published", "dice_reproduced"])
-    figure = Figure(figsize=(4.5, 4.5), layout="constrained")
-    axes = figure.subplots()
-    axes.axline((1, 1), slope=1, color="black", linewidth=0.8, linestyle="--", label="equal")
-    _scatter(axes, known, "dice_published", "dice_reproduced")
-    axes.set_aspect("equal")
-    axes.set_xlabel("published Dice score")
-    axes.set_ylabel("reproduced Dice score")
+    figure, axes = _scatter(known, "dice_published", "dice_reproduced")
+    axes.axline((1, 1), slope=1, color="black", linestyle="--", label="equal")
+    axes.set(aspect="equal", xlabel="published Dice score", ylabel="reproduced Dice score")
     axes.set_title(f"{len(known)} slices with lung")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
 @rc_context(STYLE)
 def draw_prompt_effects(intervals: dict[str, pd.DataFrame]) -> Figure:
-    """Draw the mean Dice of each prompt protocol with its interval; beside it, where at least two
-    differ from the paper's only in how far the negative point moves, Dice along that way.
+    """Draw the mean Dice of each prompt protocol with its interval.
 
-    intervals: by protocol, columns as `statistics.estimate` returns them; its bootstrap intervals
-        over all volumes are drawn. An interval that is NaN leaves the point alone.
+    A second panel shows Dice over the offset of the negative point, if at least two protocols are
+    the paper's with another offset, or none.
+
+    intervals: by protocol, as `statistics.estimate` returns them. Drawn are the bootstrap intervals
+        over all volumes; where one is NaN, only the mean.
     """
-    overall = pd.DataFrame(
-        {
-            name: table[(table["subset"] == "all") & (table["metric"] == "dice")].iloc[0]
-            for name, table in intervals.items()
-        }
-    ).T
+    table = pd.concat(intervals).query("subset == 'all' and metric == 'dice'").droplevel(1)
+    means = table["volume_avg"]
+    # How far the intervals extend below and above the means.
+    reach = table[["volume_low", "volume_high"]].sub(means, axis=0).abs()
     offsets = {
-        name: PROTOCOLS[name].negative_offset_rows
-        for name in intervals
-        if name in PROTOCOLS and _only_moves(PROTOCOLS[name])
+        protocol.negative_offset_rows: name
+        for name, protocol in PROTOCOLS.items()
+        if name in intervals and replace(protocol, negative_offset_rows=0) == PROTOCOLS["paper"]
     }
-    panels = 1 + (len(offsets) > 1)
-    figure = Figure(
-        figsize=(PAGE_WIDTH_INCHES, max(2.6, 0.8 + 0.25 * len(intervals))), layout="constrained"
-    )
-    by_name, *by_offset = figure.subplots(1, panels, squeeze=False).flat
-    by_name.errorbar(
-        overall["volume_avg"],
-        range(len(overall)),
-        xerr=_whiskers(overall),
-        linestyle="",
-        marker="o",
-        capsize=3,
-        color=SUBSET_STYLES[0][0],
-    )
-    by_name.set_yticks(range(len(overall)), overall.index)
-    by_name.invert_yaxis()
-    by_name.set_ylabel("prompt protocol")
+    figure = Figure(figsize=(PAGE_WIDTH_INCHES, max(2.6, 0.8 + 0.25 * len(table))))
+    by_name, *by_offset = figure.subplots(1, 1 + (len(offsets) > 1), squeeze=False).flat
+    style = {"marker": "o", "color": SUBSET_STYLES[0][0]}
     average = f"mean {METRIC_NAMES['dice']} of volumes"
-    by_name.set_xlabel(f"{average}, {CONFIDENCE:.0%} interval")
-    by_name.grid(axis="x", alpha=0.3)
+    rows = range(len(table))
+    by_name.errorbar(means, rows, xerr=reach.to_numpy().T, linestyle="", **style)
+    by_name.set_yticks(rows, table.index)
+    by_name.invert_yaxis()
+    by_name.set(xlabel=f"{average}, {CONFIDENCE:.0%} interval", ylabel="prompt protocol")
     for axes in by_offset:
-        order = sorted(offsets, key=offsets.get)
-        axes.errorbar(
-            [offsets[name] for name in order],
-            overall.loc[order, "volume_avg"],
-            yerr=_whiskers(overall.loc[order]),
-            marker="o",
-            capsize=3,
-            color=SUBSET_STYLES[0][0],
-        )
-        axes.set_xlabel("negative point moved down (pixels)")
-        axes.set_ylabel(average)
-        axes.grid(axis="y", alpha=0.3)
+        moved = sorted(offsets)
+        names = [offsets[rows_down] for rows_down in moved]
+        axes.errorbar(moved, means[names], yerr=reach.loc[names].to_numpy().T, **style)
+        axes.set(xlabel="offset of the negative point (rows down)", ylabel=average)
     return figure
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Write a figure as `name.svg` and `name.png`, the same bytes for the same figure.
+    """Write a figure as `name.svg` and `name.png`; the same figure gives the same bytes.
 
     Raises `InputError` when they cannot be written.
     """
-    for suffix, options in {"svg": {"metadata": {"Date": None}}, "png": {"dpi": PNG_DPI}}.items():
-        with rc_context(STYLE), replacing(folder / f"{name}.{suffix}") as temporary:
-            figure.savefig(temporary, **options)
-
-
-def _short(image: str) -> str:
-    return image.removeprefix("image_")
+    for suffix in ("svg", "png"):
+        with rc_context(STYLE), atomic_write(folder / f"{name}.{suffix}") as temporary:
+            figure.savefig(temporary, metadata={"Date": None})
 
 
 def _subset_styles(images: pd.Series) -> dict[str, tuple[str, str]]:
-    """Return a colour and a marker for each subset, starting over where there are too many."""
-    subsets = sorted(images.map(subset_of).unique())
-    return {
-        subset: SUBSET_STYLES[index % len(SUBSET_STYLES)] for index, subset in enumerate(subsets)
-    }
+    """Return a colour and a marker for each subset; they repeat when there are many."""
+    return dict(zip(sorted(images.map(subset_of).unique()), cycle(SUBSET_STYLES), strict=False))
 
 
-def _scatter(axes: Axes, slices: pd.DataFrame, x: str, y: str) -> None:
-    """Draw a marker for each slice, in the colour and shape of its subset."""
-    subsets = slices["image"].map(subset_of)
-    for subset, (color, marker) in _subset_styles(slices["image"]).items():
-        rows = slices[subsets == subset]
-        axes.plot(
-            rows[x],
-            rows[y],
-            linestyle="",
-            marker=marker,
-            markersize=3.5,
-            markerfacecolor="none",
-            markeredgecolor=color,
-            markeredgewidth=0.7,
-            label=subset,
-        )
-    axes.grid(alpha=0.3)
-
-
-def _only_moves(protocol: PromptProtocol) -> bool:
-    """Tell whether a protocol is the paper's but for how far the negative point moves."""
-    return replace(protocol, negative_offset_rows=0) == PROTOCOLS["paper"]
-
-
-def _whiskers(overall: pd.DataFrame) -> np.ndarray:
-    """Return how far the interval reaches below and above the mean, (2, protocols) float64."""
-    mean, low, high = (
-        overall[name].astype("float64") for name in ("volume_avg", "volume_low", "volume_high")
-    )
-    return np.array([mean - low, high - mean])
+def _scatter(slices: pd.DataFrame, x: str, y: str) -> tuple[Figure, Axes]:
+    """Draw a marker for each slice, in the style of its subset."""
+    figure = Figure(figsize=(5, 4.5))
+    axes = figure.subplots()
+    styles = _subset_styles(slices["image"])
+    for subset, rows in slices.groupby(slices["image"].map(subset_of)):
+        color, marker = styles[subset]
+        style = {"color": color, "marker": marker, "markerfacecolor": "none", "linestyle": ""}
+        axes.plot(rows[x], rows[y], label=subset, **style)
+    return figure, axes

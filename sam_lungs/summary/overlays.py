@@ -1,7 +1,7 @@
-"""Pictures of a processed volume, made from the files it was read from and written to; no model."""
+"""Pictures of a processed volume, drawn from its input and result files, without a model."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -10,183 +10,139 @@ from matplotlib.figure import Figure
 from nibabel import orientations
 from PIL import Image
 
-from sam_lungs.data.volumes import Volume, read_nifti, read_pair
-from sam_lungs.data.windowing import Window, slice_to_rgb
-from sam_lungs.prompts.rules import PromptProtocol, make_prompts
+from sam_lungs.data.case import Case
+from sam_lungs.data.nifti import read_nifti
+from sam_lungs.data.readers import read_case
+from sam_lungs.data.windowing import slice_to_rgb
+from sam_lungs.prompts.protocols import PromptProtocol
+from sam_lungs.prompts.rules import make_prompts
+from sam_lungs.study.layout import MASKS_NAME, RAW_DATA_NAME, RUN_NAME
 from sam_lungs.study.pictures import PREDICTED_RGBA, draw_prediction, pixel_aspect, upright
-from sam_lungs.study.results import MASKS_NAME, RAW_DATA_NAME, RUN_NAME, read_raw_data, read_run
+from sam_lungs.study.results import read_raw_data
+from sam_lungs.study.run_record import RunRecord
 from sam_lungs.utils.errors import InputError
-from sam_lungs.utils.files import replacing
-
-FIGURE_WIDTH_INCHES = 7
+from sam_lungs.utils.files import atomic_write
 
 GIF_WIDTH = 320
 GIF_FRAMES = 60
 GIF_FRAME_MS = 100
-# The palette of the animation: greys, the same greys under the predicted mask, and the contour.
-GREYS = 64
-CONTOUR = 2 * GREYS
 CONTOUR_RGB = (0, 255, 0)
 
 
-@dataclass(frozen=True, eq=False)
-class ProcessedVolume:
-    """What a volume's results were made from, and what SAM predicted.
+class ProcessedVolume(NamedTuple):
+    """The input of a volume's run, and the masks that were predicted.
 
-    predicted: (rows, columns, slices) bool. table: as `results.read_raw_data` returns it.
+    predicted: (rows, columns, slices) bool. table: see `results.read_raw_data`.
     """
 
-    image: Volume
-    masks: Volume
-    predicted: np.ndarray
-    window: Window | None
+    case: Case
     protocol: PromptProtocol
+    predicted: np.ndarray
     table: pd.DataFrame
 
 
 def read_processed(results_folder: Path) -> ProcessedVolume | None:
     """Read a volume's results, and the image and masks that they were made from.
 
-    results_folder: holds `run.json`, `raw_data.csv` and `predicted_masks.nii.gz`. `None` without
-        `run.json`, as the authors' published folders, and of a run without `--save_masks`.
+    Returns `None` for a run without `--save_masks`, and for a folder without `run.json`, such as
+    the authors' published ones.
 
-    Raises `InputError` when a file is missing, broken, or not the one that the results are of.
+    The result files are not verified; `join_results` does that.
+
+    Raises `InputError` when a file is missing or cannot be read, or an input file was changed.
     """
-    run_path = results_folder / RUN_NAME
-    run = read_run(results_folder)
-    if run is None:
+    record = RunRecord.read(results_folder)
+    if record is None or MASKS_NAME not in (record.files or {}):
         return None
+    path = results_folder / RUN_NAME
     try:
-        if not run["options"]["save_masks"]:
-            return None
-        paths = [Path(run[role]["file"]) for role in ("image", "masks")]
-        hashes = [run[role]["sha256"] for role in ("image", "masks")]
-        protocol = PromptProtocol(**run["protocol"])
-        window = None
-        if run["window_hu"] is not None:
-            low_hu, high_hu = run["window_hu"]
-            window = Window((low_hu + high_hu) / 2, high_hu - low_hu)
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{run_path}: not the record of a run; process its image again") from error
-    image, masks, _ = read_pair(*paths)
-    for volume, sha256 in zip((image, masks), hashes, strict=True):
-        if volume.sha256 != sha256:
+        paths = [Path(identity["file"]) for identity in (record.image, record.masks)]
+        case = read_case(*paths, window=record.options["window"])
+        protocol = PromptProtocol(**record.protocol)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a run record; process its image again") from error
+    if case.faults:
+        raise InputError(case.faults[0])
+    for volume, identity in ((case.image, record.image), (case.masks, record.masks)):
+        if volume.identity != identity:
             raise InputError(
-                f"{volume.path}: has changed since {run_path}; process the image again"
+                f"{volume.path}: changed since {path}; process its image again, with --overwrite"
             )
-    table = read_raw_data(results_folder / RAW_DATA_NAME)
-    predicted = _read_predicted(results_folder / MASKS_NAME, image, table)
-    return ProcessedVolume(image, masks, predicted, window, protocol, table)
+    # Back to the axes of the file, of which `read_nifti` swaps two, and from there to the image's.
+    on_file_grid = read_nifti(results_folder / MASKS_NAME).array.swapaxes(0, 1)
+    predicted = orientations.apply_orientation(on_file_grid, case.image.geometry.file_to_array)
+    return ProcessedVolume(
+        case, protocol, predicted != 0, read_raw_data(results_folder / RAW_DATA_NAME)
+    )
 
 
 def draw_extremes(volume: ProcessedVolume) -> Figure:
-    """Draw the slices with the worst, the median and the best Dice side by side, as
-    `figures.save_prediction` draws them; where two are in the middle, the lower is the median.
+    """Draw the slices with the worst, the median and the best Dice, see `pictures.draw_prediction`.
+
+    For an even number of slices the median is the lower of the two middle ones.
     """
     ranked = volume.table.dropna(subset=["dice"]).sort_values("dice", kind="stable")
     chosen = {"worst": 0, "median": (len(ranked) - 1) // 2, "best": len(ranked) - 1}
-    height, width = _picture_size(volume)
-    panel_width = FIGURE_WIDTH_INCHES / len(chosen)
-    figure = Figure(
-        figsize=(FIGURE_WIDTH_INCHES, panel_width * height / width + 0.7), layout="constrained"
-    )
+    image, masks = volume.case.image, volume.case.masks
+    figure = Figure(figsize=(7, 3), layout="constrained")
     panels = figure.subplots(1, len(chosen))
-    for axes, (rank, place) in zip(panels, chosen.items(), strict=True):
-        row = ranked.iloc[place]
+    for axes, (name, rank) in zip(panels, chosen.items(), strict=True):
+        row = ranked.iloc[rank]
         index = int(row["slice"])
-        masks = volume.masks.array[:, :, index]
-        draw_prediction(
-            axes,
-            slice_to_rgb(volume.image.array[:, :, index], volume.window),
-            masks,
-            make_prompts(masks, volume.protocol),
-            volume.predicted[:, :, index],
-            volume.image.geometry,
-            marker_size=9,
-        )
-        axes.set_title(f"{rank}: slice {index}, Dice {row['dice']:.3f}", fontsize=9)
+        image_rgb = slice_to_rgb(image.array[:, :, index], volume.case.window)
+        labels, predicted = masks.array[:, :, index], volume.predicted[:, :, index]
+        prompts = make_prompts(labels, volume.protocol)
+        draw_prediction(axes, image_rgb, labels, prompts, predicted, image.geometry, marker_size=9)
+        axes.set_title(f"{name}: slice {index}, Dice {row['dice']:.3f}", fontsize=9)
     figure.supxlabel(
-        "blue: SAM's mask; green: true contours; stars: positive (green) and negative (red) points",
+        "blue: SAM's mask; green: reference contours; stars: positive (green) and negative (red)"
+        " points",
         fontsize=8,
     )
     return figure
 
 
 def save_animation(volume: ProcessedVolume, path: Path) -> None:
-    """Write an animated GIF through a volume's slices, evenly chosen where there are many: SAM's
-    mask in translucent blue, the true contours in green.
+    """Write an animated GIF of a volume's slices, at most GIF_FRAMES of them, evenly spaced.
+
+    SAM's mask is translucent blue, the reference contours are green.
 
     Raises `InputError` when the GIF cannot be written.
     """
-    slices = volume.image.array.shape[2]
+    slices = volume.predicted.shape[2]
     chosen = np.linspace(0, slices - 1, min(slices, GIF_FRAMES)).round().astype(int)
     first, *others = (_frame(volume, index) for index in chosen)
-    with replacing(path) as temporary:
-        first.save(
-            temporary,
-            format="GIF",
-            save_all=True,
-            append_images=others,
-            duration=GIF_FRAME_MS,
-            loop=0,
-        )
-
-
-def _read_predicted(path: Path, image: Volume, table: pd.DataFrame) -> np.ndarray:
-    """Read the predicted masks onto the image's array, which need not lie as in the paper."""
-    if not path.exists():
-        raise InputError(f"{path}: no such file; process the image again with --save_masks")
-    stale = InputError(f"{path}: not of the run beside it, or its image; process the image again")
-    # Back to the file's own axes, the first two swapped, and from there to the image's.
-    on_file_grid = read_nifti(path).array.swapaxes(0, 1)
-    if image.geometry is None or on_file_grid.shape != image.geometry.file_shape:
-        raise stale
-    predicted = orientations.apply_orientation(on_file_grid, image.geometry.file_to_array) != 0
-    of_lung = table.dropna(subset=["dice"])
-    if len(table) != predicted.shape[2] or not np.array_equal(
-        np.count_nonzero(predicted, axis=(0, 1))[of_lung["slice"]], of_lung["predicted_pixels"]
-    ):
-        raise stale
-    return predicted
-
-
-def _picture_size(volume: ProcessedVolume) -> tuple[float, float]:
-    """Height and width of an upright slice, in units of a pixel's width."""
-    axes_map = upright(volume.image.geometry)
-    rows, columns = np.array(volume.image.array.shape)[np.argsort(axes_map[:, 0])]
-    return rows * pixel_aspect(volume.image.geometry), columns
+    with atomic_write(path) as temporary:
+        first.save(temporary, save_all=True, append_images=others, duration=GIF_FRAME_MS, loop=0)
 
 
 def _frame(volume: ProcessedVolume, index: int) -> Image.Image:
-    """One slice, upright, at most GIF_WIDTH wide, with the animation's palette."""
-    height, width = _picture_size(volume)
-    scale = min(1, GIF_WIDTH / width)
-    size_xy = round(width * scale), max(1, round(height * scale))
-    axes_map = upright(volume.image.geometry)
-    grey, masks, predicted = (
-        orientations.apply_orientation(array, axes_map)
+    """Draw one slice, upright, at most GIF_WIDTH wide."""
+    case, geometry = volume.case, volume.case.image.geometry
+    image_rgb, labels, predicted = (
+        orientations.apply_orientation(array, upright(geometry))
         for array in (
-            slice_to_rgb(volume.image.array[:, :, index], volume.window)[:, :, 0],
-            volume.masks.array[:, :, index],
-            volume.predicted[:, :, index].astype(np.uint8),
+            slice_to_rgb(case.image.array[:, :, index], case.window),
+            case.masks.array[:, :, index],
+            volume.predicted[:, :, index],
         )
     )
-    colors = cv2.resize(grey, size_xy, interpolation=cv2.INTER_AREA) // (256 // GREYS)
-    colors += GREYS * cv2.resize(predicted, size_xy, interpolation=cv2.INTER_NEAREST)
-    for label in np.unique(masks[masks != 0]):
-        of_label = (masks == label).astype(np.uint8)
-        of_label = cv2.resize(of_label, size_xy, interpolation=cv2.INTER_NEAREST)
-        contours, _ = cv2.findContours(of_label, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(colors, contours, -1, CONTOUR)
-    for grey, thickness in ((0, 3), (GREYS - 1, 1)):
-        cv2.putText(colors, str(index), (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, grey, thickness)
-    frame = Image.fromarray(colors)
-    frame.putpalette(_palette())
-    return frame
+    height, width = labels.shape[0] * pixel_aspect(geometry), labels.shape[1]
+    scale = min(1, GIF_WIDTH / width)
+    size_xy = round(width * scale), max(1, round(height * scale))
 
+    def resize_mask(mask: np.ndarray) -> np.ndarray:
+        return cv2.resize(mask.astype(np.uint8), size_xy, interpolation=cv2.INTER_NEAREST)
 
-def _palette() -> bytes:
-    greys = np.linspace(0, 255, GREYS)[:, None].repeat(3, axis=1)
+    # Greys in steps of 4, because with the mask's blues a GIF must not have more than 256 colours.
+    frame = cv2.resize(image_rgb, size_xy, interpolation=cv2.INTER_AREA) // 4 * 4
     *blue, opacity = PREDICTED_RGBA
-    under_mask = (1 - opacity) * greys + opacity * 255 * np.array(blue)
-    return np.vstack([greys, under_mask, CONTOUR_RGB]).round().astype(np.uint8).tobytes()
+    blended = (1 - opacity) * frame + opacity * 255 * np.array(blue)
+    frame = np.where(resize_mask(predicted)[..., None], blended.astype(np.uint8), frame)
+    for label in np.unique(labels[labels != 0]):
+        mask = resize_mask(labels == label)
+        contours, _ = cv2.findContours(mask, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(frame, contours, -1, CONTOUR_RGB)
+    for color, thickness in (((0, 0, 0), 3), ((252, 252, 252), 1)):
+        cv2.putText(frame, str(index), (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, color, thickness)
+    return Image.fromarray(frame)

@@ -1,10 +1,9 @@
-"""A study's results on disk -> its figures, and one page to open, send and print."""
+"""Results folder -> figures, and a report: one HTML page without other files."""
 
 import base64
 import io
 import sys
 from collections.abc import Sequence
-from os.path import relpath
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,84 +13,91 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-from sam_lungs.study.results import RUN_NAME, read_run, write_csv
-from sam_lungs.summary import compare as comparison
-from sam_lungs.summary import figures as study_figures
-from sam_lungs.summary.join import FIGURES_FOLDER, Study, join_results
+from sam_lungs.study.layout import DEBUG_FOLDER, FIGURES_FOLDER, REPORT_NAME, picture_name
+from sam_lungs.study.results import write_csv
+from sam_lungs.study.run_record import RunRecord, code_sha256
+from sam_lungs.summary import compare, figures
+from sam_lungs.summary.join import JoinedResults, join_results, print_means, write_tables
 from sam_lungs.summary.overlays import draw_extremes, read_processed, save_animation
 from sam_lungs.utils.errors import InputError
-from sam_lungs.utils.files import replacing
+from sam_lungs.utils.files import atomic_write
 
+TEMPLATE = Path(__file__).with_name("report.html")
 GALLERY_SLICES = 12
 THUMBNAIL_PIXELS = 420
 
 
 class Picture(NamedTuple):
-    """A picture in the page: its bytes, what it shows, and a file worth opening, if any."""
+    """A picture in the report: its bytes, a caption, and the file that a click opens."""
 
     data_uri: str
     caption: str
-    link: str | None
+    link: str
 
 
 def write_report(
     results_folder: Path, compared: Sequence[Path] = (), published_folder: Path | None = None
 ) -> Path:
-    """Write `report.html` into a results folder, and its figures, as SVG and PNG, into `figures/`;
+    """Write `report.html` into a results folder, and its figures as SVG and PNG into `figures/`.
 
-    with runs to compare, `comparison.csv` too.
+    compared: results folders of other runs over the same slices, such as other prompt protocols;
+        then `comparison.csv` is written too.
+    published_folder: the authors' results of single slices; without it the study is compared with
+        their means of volumes, which come with the code.
 
-    compared: results folders of other runs over the same slices, such as other prompt protocols.
-    published_folder: the authors' results, slice by slice; without it their means of volumes that
-        come with the code are what a study of the same volumes is held against.
-
-    Returns the page's path. Raises `InputError` as `join_results` and `comparison.compare_runs` do,
-    and when nothing can be written.
+    Returns the path of the report. Raises `InputError` as `join_results` and `compare.compare_runs`
+    do, and when a file cannot be written.
     """
-    if compared:
-        runs = comparison.read_runs([results_folder, *compared])
-    else:
-        runs = {results_folder.name: join_results(results_folder)}
-    study = next(iter(runs.values()))
+    runs = compare.read_runs([results_folder, *compared])
+    title, study = next(iter(runs.items()))
     figures_folder = results_folder / FIGURES_FOLDER
-    # First what can be wrong, before anything is drawn.
     page = {
+        # First, because it raises for a broken run.json before anything is drawn.
         **_how_it_was_made(study.volumes["image"], results_folder),
-        "title": results_folder.resolve().name,
+        "title": title,
         "headline": _headline(study.intervals),
         "volumes": study.volumes,
         "empty_slices": study.empty_slices,
         "left_out": study.left_out,
-        "figures": _draw_study(study, figures_folder),
+        "figures": _draw_study(study.slices, figures_folder),
         "gallery": _gallery(study.slices, results_folder),
         "overlays": _overlays(study.volumes, results_folder, figures_folder),
-        **_hold_against_published(study, published_folder, figures_folder),
-        **_compare(runs, results_folder, figures_folder),
+        **_compare_with_published(study.slices, published_folder, figures_folder),
+        **_compare_runs(runs, results_folder, figures_folder),
     }
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
+    template = jinja2.Template(
+        TEMPLATE.read_text("utf-8"), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["table"] = _to_html
-    path = results_folder / "report.html"
-    with replacing(path) as temporary:
-        temporary.write_text(environment.get_template("report.html").render(page), "utf-8")
+    path = results_folder / REPORT_NAME
+    with atomic_write(path) as temporary:
+        temporary.write_text(template.render(page, table=_to_html), "utf-8")
     return path
 
 
-def _headline(intervals: pd.DataFrame) -> pd.DataFrame:
-    """The table of intervals as a person reads it."""
+def report_study(results_folders: Sequence[Path]) -> None:
+    """Join the results in each folder and print them; write the report of the first folder.
 
-    def with_interval(row, name):
+    results_folders: of one study, such as one per prompt protocol; the report compares them.
+
+    Raises `InputError` as `join_results` and `write_report` do.
+    """
+    for folder in results_folders:
+        joined = join_results(folder)
+        write_tables(joined, folder)
+        print_means(joined)
+    print(write_report(results_folders[0], results_folders[1:]))
+
+
+def _headline(intervals: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of intervals for readers."""
+
+    def with_interval(row: pd.Series, name: str) -> str:
         mean, low, high = (row[f"{name}_{part}"] for part in ("avg", "low", "high"))
         return f"{mean:.4f}" + ("" if pd.isna(low) else f" ({low:.4f} to {high:.4f})")
 
     return pd.DataFrame(
         {
-            "volumes of": intervals["subset"],
+            "subset": intervals["subset"],
             "metric": intervals["metric"],
             "mean over slices": intervals["slice_avg"].map("{:.4f}".format),
             "mean over volumes (95 %)": intervals.apply(with_interval, axis=1, name="volume"),
@@ -103,45 +109,39 @@ def _headline(intervals: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _draw_study(study: Study, folder: Path) -> list[Picture]:
+def _draw_study(slices: pd.DataFrame, folder: Path) -> list[Picture]:
     drawn = {
-        "boxes": ("Spread over the slices with lung.", study_figures.draw_box_plots(study.slices)),
-        "along": (
-            "Dice along the slices of each volume; grey where there is no lung.",
-            study_figures.draw_along_slices(study.slices),
-        ),
-        "scores": (
-            "What SAM expected of its masks, and what they were worth.",
-            study_figures.draw_scores(study.slices),
-        ),
+        "boxes": ("Jaccard index and Dice score of slices with lung.", figures.draw_box_plots),
+        "along": ("Dice score along the slices of each volume.", figures.draw_along_slices),
+        "predicted_iou": ("Dice score and SAM's predicted IoU.", figures.draw_predicted_iou),
     }
     return [
-        _save(figure, folder, name, caption) for name, (caption, figure) in drawn.items() if figure
+        _save(figure, folder, name, caption)
+        for name, (caption, draw) in drawn.items()
+        if (figure := draw(slices))
     ]
 
 
-def _hold_against_published(study: Study, published_folder: Path | None, folder: Path) -> dict:
-    slices = join_results(published_folder).slices if published_folder else None
-    table = comparison.compare_with_published(study, slices)
-    figures = []
-    if slices is not None and len(pairs := comparison.pair_slices(slices, study.slices)):
-        figure = study_figures.draw_published(pairs)
-        figures = [_save(figure, folder, "published", "Dice of each slice, published and here.")]
-    return {
-        "verdict": comparison.verdict(table),
-        "published": table,
-        "published_figures": figures,
-    }
+def _compare_with_published(
+    slices: pd.DataFrame, published_folder: Path | None, folder: Path
+) -> dict:
+    published = join_results(published_folder).slices if published_folder else None
+    table = compare.compare_with_published(slices, published)
+    pictures = []
+    if published is not None and len(pairs := compare.pair_slices(published, slices)):
+        caption = "Dice score of each slice, published and reproduced."
+        pictures = [_save(figures.draw_published(pairs), folder, "published", caption)]
+    return {"verdict": compare.verdict(table), "published": table, "published_figures": pictures}
 
 
-def _compare(runs: dict[str, Study], results_folder: Path, folder: Path) -> dict:
-    """Compare all runs, and show how the others differ from the first."""
+def _compare_runs(runs: dict[str, JoinedResults], results_folder: Path, folder: Path) -> dict:
+    """Compare all runs in `comparison.csv`, and return how the others differ from the first."""
     if len(runs) == 1:
         return {"comparison": None, "comparison_figures": []}
-    table = comparison.compare_runs(runs)
-    write_csv(table, results_folder / "comparison.csv")
-    figure = study_figures.draw_prompt_effects({name: run.intervals for name, run in runs.items()})
-    caption = "Mean Dice over volumes of each run, with its 95 % interval over patients."
+    table = compare.compare_runs(runs)
+    write_csv(table, results_folder / compare.COMPARISON_NAME)
+    figure = figures.draw_prompt_effects({name: run.intervals for name, run in runs.items()})
+    caption = "Mean Dice score over volumes of each run, with its 95 % interval over patients."
     return {
         "comparison": table[table["first"] == next(iter(runs))],
         "comparison_figures": [_save(figure, folder, "prompts", caption)],
@@ -149,96 +149,88 @@ def _compare(runs: dict[str, Study], results_folder: Path, folder: Path) -> dict
 
 
 def _gallery(slices: pd.DataFrame, results_folder: Path) -> list[Picture]:
-    """The worst slices, as far as they were drawn when they were processed."""
+    """Return the pictures of the worst slices, as far as `--debug` drew them."""
     pictures = []
     for row in slices.dropna(subset=["dice"]).nsmallest(GALLERY_SLICES, "dice").itertuples():
-        path = _debug_picture(results_folder, row.image, row.slice)
-        if path:
-            caption = f"{row.image}, slice {row.slice}: Dice {row.dice:.4f}"
-            with Image.open(path) as picture:
-                small = picture.convert("RGB")
-            small.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+        link = Path(row.image, DEBUG_FOLDER, picture_name(row.slice))
+        if (results_folder / link).exists():
+            with Image.open(results_folder / link) as picture:
+                thumbnail = picture.convert("RGB")
+            thumbnail.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
             buffer = io.BytesIO()
-            small.save(buffer, "JPEG", quality=85)
-            link = Path(relpath(path, results_folder)).as_posix()
-            pictures.append(Picture(_data_uri("jpeg", buffer.getvalue()), caption, link))
+            thumbnail.save(buffer, "JPEG", quality=85)
+            caption = f"{row.image}, slice {row.slice}: Dice {row.dice:.4f}"
+            pictures.append(Picture(_data_uri("jpeg", buffer.getvalue()), caption, link.as_posix()))
     return pictures
 
 
-def _debug_picture(results_folder: Path, image: str, index: int) -> Path | None:
-    """Where `Study` draws a slice: beside the results folder, or beside that of all protocols."""
-    results_folder = results_folder.resolve()
-    folders = (
-        results_folder.parent / "debug",
-        results_folder.parent.parent / "debug" / results_folder.name,
-    )
-    paths = [folder / image / f"slice_{index}_prediction.png" for folder in folders]
-    return next((path for path in paths if path.exists()), None)
-
-
 def _overlays(volumes: pd.DataFrame, results_folder: Path, folder: Path) -> list[Picture]:
-    """Worst, median and best slices of the worst, median and best volume, and a way through one."""
+    """Draw slices of the worst, the median and the best volume, and animate the median one."""
     images = volumes.sort_values("dice_avg")["image"].tolist()
-    middle = images[(len(images) - 1) // 2]
-    # Of few volumes one is more than one of these.
-    chosen = {images[0]: "worst", images[-1]: "best", middle: "median"}
+    median = images[(len(images) - 1) // 2]
+    # With fewer than three volumes, one volume has several of these ranks.
+    ranks = {images[0]: "worst", images[-1]: "best", median: "median"}
     pictures = []
-    for image in sorted(chosen, key=images.index):
-        rank = chosen[image]
+    for image in sorted(ranks, key=images.index):
         try:
             volume = read_processed(results_folder / image)
-            if volume is None:
-                continue
-            caption = f"{image}, the {rank} volume by its mean Dice"
-            pictures.append(_save(draw_extremes(volume), folder, f"slices_{rank}", caption))
-            if image == middle:
-                path = folder / "through_volume.gif"
-                save_animation(volume, path)
-                uri = _data_uri("gif", path.read_bytes())
-                pictures.append(Picture(uri, f"Through {image}", f"{FIGURES_FOLDER}/{path.name}"))
         except InputError as error:
             print(f"warning: {error}; {image} is not drawn", file=sys.stderr)
+            continue
+        if volume is None:
+            continue
+        rank = ranks[image]
+        caption = f"{image}, the {rank} volume by its mean Dice score"
+        pictures.append(_save(draw_extremes(volume), folder, f"slices_{rank}", caption))
+        if image == median:
+            path = folder / "through_volume.gif"
+            save_animation(volume, path)
+            uri = _data_uri("gif", path.read_bytes())
+            link = f"{FIGURES_FOLDER}/{path.name}"
+            pictures.append(Picture(uri, f"All slices of {image}", link))
     return pictures
 
 
 def _how_it_was_made(images: Sequence[str], results_folder: Path) -> dict:
-    """Return what all volumes' runs have in common, and what they do not."""
-    runs = {}
-    for image in images:
-        run = read_run(results_folder / image)
-        if run is not None:
-            try:
-                runs[image] = _settings(run)
-            except (KeyError, AttributeError, TypeError) as error:
-                raise InputError(
-                    f"{results_folder / image / RUN_NAME}: not the record of a run; process its"
-                    " image again"
-                ) from error
-    tables = pd.DataFrame.from_dict(runs, orient="index")
-    common = {name: column.iloc[0] for name, column in tables.items() if column.nunique() == 1}
-    differing = tables.drop(columns=list(common))
+    """Return the settings, a value for each group of volumes that share all of them, and the
+    volumes that were made by other code.
+    """
+    records = {image: RunRecord.read(results_folder / image) for image in images}
+    records = {image: record for image, record in records.items() if record}
+    settings = pd.DataFrame([{"volumes": image} | _settings(records[image]) for image in records])
+    if len(settings):
+        groups = settings.groupby(list(settings.columns[1:]), sort=False)
+        settings = groups["volumes"].agg(", ".join).reset_index()
+    codes = {image: record.environment.get("code_sha256") for image, record in records.items()}
     return {
-        "common": common,
-        "differing": differing.reset_index(names="image") if len(differing.columns) else None,
+        "settings": settings.to_dict("list"),
+        "are_alike": len(settings) < 2,
+        "other_code": [image for image, code in codes.items() if code != code_sha256()],
     }
 
 
-def _settings(run: dict) -> dict[str, str]:
-    return {
-        "model": run["options"]["model"],
-        "weights": run["checkpoint"]["sha256"],
-        "precision of the encoder": run["precision"],
-        "prompts": ", ".join(f"{name} {value}" for name, value in run["protocol"].items()),
-        "window": run["options"]["window"],
-        "device": run["device"],
-        "threads": str(run["threads"]),
-        "code": run["commit"] or "not a repository",
-        "versions": ", ".join(f"{name} {version}" for name, version in run["versions"].items()),
+def _settings(record: RunRecord) -> dict[str, str]:
+    options, environment = record.options, record.environment
+    settings = {
+        "model": record.segmenter.get("model"),
+        "weights": record.segmenter.get("weights"),
+        "precision of the encoder": options.get("precision"),
+        "prompts": record.protocol,
+        "window": options.get("window"),
+        "device": environment.get("device"),
+        "threads": environment.get("threads"),
+        "commit of the code": environment.get("commit"),
+        "Python": environment.get("python"),
+        "packages": environment.get("packages"),
     }
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            settings[name] = ", ".join(f"{key} {one}" for key, one in value.items())
+    return {name: str(value or "not recorded") for name, value in settings.items()}
 
 
 def _save(figure: Figure, folder: Path, name: str, caption: str) -> Picture:
-    study_figures.save_figure(figure, folder, name)
+    figures.save_figure(figure, folder, name)
     png = (folder / f"{name}.png").read_bytes()
     return Picture(_data_uri("png", png), caption, f"{FIGURES_FOLDER}/{name}.svg")
 

@@ -1,4 +1,4 @@
-"""A parametric chest: `render` evaluates one patient's anatomy at any height on any pixel grid."""
+"""A parametric chest: `render` draws one axial plane of a patient on any pixel grid."""
 
 import math
 from types import SimpleNamespace
@@ -15,13 +15,14 @@ SPECK_MM2 = 25
 
 
 def render(patient: SimpleNamespace, z_mm: float, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """Evaluate the anatomy of a patient in one axial plane.
+    """Draw one axial plane of a patient.
 
-    z_mm is the plane's height above the lowest costophrenic recess. Returns the noiseless picture,
-    float32 Hounsfield units of shape (rows, columns), and the lung masks, uint8 of the same shape:
-    0 background, 1 left lung, 2 right lung. As in masks drawn by radiologists the lungs hold their
-    disease and peripheral vessels, and leave out trachea, main bronchi, hila, pleural effusion, and
-    specks below 25 mm2.
+    z_mm: height of the plane above the lowest costophrenic recess.
+
+    Returns the noiseless image, (rows, columns) float32 Hounsfield units, and the lung masks, uint8
+    of the same shape: 0 background, 1 left lung, 2 right lung. As in masks drawn by radiologists,
+    the lungs include disease and peripheral vessels, and exclude trachea, main bronchi, hila,
+    pleural effusion, and regions below 25 mm2.
     """
     plane = Plane(patient, z_mm, grid)
     paint_body(plane)
@@ -39,7 +40,7 @@ def render(patient: SimpleNamespace, z_mm: float, grid: Grid) -> tuple[np.ndarra
 
 
 def _clear_specks(labels, pixels):
-    """Clear parts of fewer pixels: nobody draws them, and metrics would count them."""
+    """Clear regions of fewer pixels, which radiologists would not draw."""
     for label in (RIGHT_LUNG, LEFT_LUNG):
         _, parts, measures, _ = cv2.connectedComponentsWithStats((labels == label).astype(np.uint8))
         small = measures[:, cv2.CC_STAT_AREA] < pixels
@@ -48,13 +49,13 @@ def _clear_specks(labels, pixels):
 
 
 def _bounds(mask):
-    """The smallest window (row slice, column slice) that holds a mask."""
+    """Return the smallest window, (row slice, column slice), that contains a mask."""
     sides = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     return tuple(slice(int(side[0]), int(side[-1]) + 1) for side in sides)
 
 
 def paint_body(plane: Plane) -> None:
-    """Skin, fat, muscle; and the cavity outline that all that follows refers to."""
+    """Paint skin, fat and muscle; set the outline of the thoracic cavity."""
     p, w, b = plane.p, plane.w, plane.b
     a = w * plane.at(
         (-0.3, 0.94),
@@ -125,7 +126,7 @@ def paint_body(plane: Plane) -> None:
 
 
 def paint_bones(plane: Plane) -> None:
-    """Vertebra, ribs with their cartilage, sternum, scapulae, clavicles, arms."""
+    """Paint vertebra, ribs with cartilage, sternum, scapulae, clavicles and arms."""
     p, w, b, t = plane.p, plane.w, plane.b, plane.t
     scale = p.bone_scale
     cortex, marrow = CORTEX * scale, (MARROW + 40 * plane.texture) * scale
@@ -135,7 +136,7 @@ def paint_bones(plane: Plane) -> None:
         plane.paint(plane.soft(distance), cortex, window)
         plane.paint(plane.soft(distance - shell, 1.5), marrow[window], window)
 
-    # Ribs slope down toward anterior, so that a plane cuts each one in a short arc.
+    # Ribs slope down toward anterior, so a plane cuts each rib in a short arc.
     front = (1 - plane.s) / 2
     phase = (plane.z + p.rib_slope_mm * front) / p.rib_spacing_mm + p.rib_phase
     rise = (phase - np.floor(phase + 0.5)) * p.rib_spacing_mm
@@ -184,7 +185,7 @@ def paint_bones(plane: Plane) -> None:
 
 
 def paint_surroundings(plane: Plane) -> None:
-    """The table under the patient (over a prone one), and the sheet or cable beside."""
+    """Paint the table under the patient (above a prone one), and a sheet or cable beside."""
     p = plane.p
     if p.sheet:
         fold = np.abs(plane.skin + p.sheet_mm * (1.2 + 0.5 * plane.patchy)) - 0.8

@@ -1,4 +1,4 @@
-"""What lies inside the phantom's thoracic cavity: abdomen, mediastinum, lungs, airways."""
+"""The organs inside the phantom's thoracic cavity: abdomen, mediastinum, lungs, airways."""
 
 import math
 
@@ -12,13 +12,13 @@ SIDES = {RIGHT_LUNG: -1, LEFT_LUNG: 1}  # the sign of x
 
 
 def _rounded_minimum(a, b, radius_mm):
-    """Intersection of two shapes with its corners rounded (a quadratic smooth minimum)."""
+    """Return the intersection of two shapes, with rounded corners (a quadratic smooth minimum)."""
     overlap = np.maximum(radius_mm - np.abs(a - b), 0)
     return np.minimum(a, b) - overlap * overlap * (0.25 / radius_mm)
 
 
 def paint_abdomen(plane: Plane) -> None:
-    """What lies under the two domes of the diaphragm: liver, stomach and its gas, spleen."""
+    """Paint the organs under the two domes of the diaphragm: liver, stomach with gas, spleen."""
     p, w, b = plane.p, plane.w, plane.b
     plane.domes = {}
     for label, sign in SIDES.items():
@@ -76,12 +76,12 @@ VESSELS = (
 
 
 def paint_mediastinum(plane: Plane) -> np.ndarray:
-    """Heart, great vessels, oesophagus, hila. Returns the signed distance (mm) of all together."""
+    """Paint heart, great vessels, oesophagus and hila; return the signed distance (mm) of all."""
     p, w, b, t = plane.p, plane.w, plane.b, plane.t
     shift, blood, aorta = p.mediastinum_shift_mm, p.blood_hu, p.mediastinum_mm * 0.42
     front = plane.spine_y - p.spine_mm
-    above = []  # what rests on the diaphragm: (shape, fat around it in mm, Hounsfield units)
-    behind = []  # what runs on behind it
+    above = []  # organs above the diaphragm: (shape, fat around it in mm, Hounsfield units)
+    behind = []  # organs that continue behind it
 
     def fat(x, y, a, d):
         if min(a, d) > 3:
@@ -141,7 +141,7 @@ def paint_mediastinum(plane: Plane) -> np.ndarray:
 
 
 def paint_lungs(plane: Plane, mediastinum: np.ndarray) -> np.ndarray:
-    """Parenchyma, fissures, vessels, disease, pleural fluid and gas. Returns the labels."""
+    """Paint parenchyma, fissures, vessels, disease, pleural fluid and gas; return the labels."""
     p, w, b = plane.p, plane.w, plane.b
     labels = np.zeros(plane.grid.shape, np.uint8)
     inside = _rounded_minimum(-1.5 - plane.wall, -1 - mediastinum, 14)
@@ -195,13 +195,13 @@ def paint_lungs(plane: Plane, mediastinum: np.ndarray) -> np.ndarray:
             density *= density * (3 - 2 * density)
             here = parenchyma[window]
             here += density * (np.maximum(hu, here) - here if hu > -900 else hu - here)
-    # A film of pleura and partial volume separates lung from chest wall.
+    # Pleura and partial volume separate lung from chest wall.
     plane.paint(plane.soft(lungs + 0.5), parenchyma)
     return labels
 
 
 def _draw_tree(plane):
-    """Cross-sections of the vessel tree and the bronchi beside it: three occupancies, 0..1."""
+    """Return occupancies, 0 to 1, of the vessels, and of the bronchi's walls and lumina."""
     grid, p = plane.grid, plane.p
     start, end, radius = p.vessels[:, :3], p.vessels[:, 3:6], p.vessels[:, 6]
     low, high = np.minimum(start[:, 2], end[:, 2]), np.maximum(start[:, 2], end[:, 2])
@@ -235,7 +235,7 @@ def _line(picture, start, end, shade, width):
 
 
 def paint_airways(plane: Plane, labels: np.ndarray) -> None:
-    """Trachea and main bronchi: air that belongs to no lung, and is cleared from the labels."""
+    """Paint trachea and main bronchi, and clear them from the labels."""
     p, w, b, t = plane.p, plane.w, plane.b, plane.t
     shift, r = p.mediastinum_shift_mm, p.trachea_mm
     y = plane.at((0.5, 0.3 * b), (0.62, 0.22 * b), (1.0, 0.12 * b), (1.2, 0.0))

@@ -1,4 +1,4 @@
-"""The numbers that make one phantom patient, drawn at random: body, lungs, vessels, disease."""
+"""Random parameters of one phantom patient: body, lungs, vessels, disease."""
 
 from types import SimpleNamespace
 
@@ -6,12 +6,12 @@ import numpy as np
 
 LEFT_LUNG, RIGHT_LUNG = 1, 2  # as in the dataset, Zenodo record 3757476
 
-# Every patient draws each of these uniformly.
+# Uniform distributions.
 RANGES = {
     "half_width_mm": (112, 152),  # of the thoracic cavity
     "depth_ratio": (0.60, 0.80),  # anteroposterior over transverse
     "squareness": (0.0, 0.5),  # of the cavity's outline: 0 ellipse, 1 superellipse of power 4
-    "lobes": (0.0, 0.12),  # how far the lungs reach backward beside the spine
+    "lobes": (0.0, 0.12),  # extent of the lungs beside the spine
     "body_squareness": (0.1, 0.8),
     "lung_height_mm": (190, 300),
     "muscle_mm": (5, 20),
@@ -47,13 +47,13 @@ RANGES = {
     "stomach_mm": (15, 52),
     "stomach_gas": (-1.0, 0.6),
     "spleen_mm": (35, 60),
-    "sheet_mm": (4, 25),  # how far a sheet or cable lies from the skin
+    "sheet_mm": (4, 25),  # distance of a sheet or cable from the skin
     "table_curve": (0.0, 0.0022),
     "table_gap_mm": (0, 12),
     "table_thickness_mm": (18, 60),
     "table_hu": (-700, 250),
 }
-# And has each of these with this probability.
+# Probabilities.
 CHANCES = {
     "contrast": 0.35,
     "breasts": 0.4,
@@ -72,16 +72,16 @@ CHANCES = {
 
 
 def uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """Draw from [low, high), by operations that round the same on every platform."""
+    """Draw from [low, high), with operations that round the same on every platform."""
     return low + (high - low) * rng.random()
 
 
 def draw_patient(rng: np.random.Generator) -> SimpleNamespace:
-    """Draw one patient: `RANGES`, `CHANCES`, and what follows from them.
+    """Draw one patient: `RANGES`, `CHANCES`, and parameters derived from them.
 
-    Lengths are in mm and densities in Hounsfield units. `vessels` holds the vessel tree, one row
-    (x0, y0, z0, x1, y1, z1, radius) per segment, in mm, thinnest first; `lesions` one row
-    (x, y, z, radius x, radius y, radius z, Hounsfield units, strength 0..1).
+    Lengths are in mm, densities in Hounsfield units. `vessels` has a row (x0, y0, z0, x1, y1, z1,
+    radius) per segment of the vessel tree, in mm, thinnest first. `lesions` has a row (x, y, z,
+    radius x, radius y, radius z, Hounsfield units, strength from 0 to 1) per lesion.
     """
     patient = SimpleNamespace(**{name: uniform(rng, *limits) for name, limits in RANGES.items()})
     for name, chance in CHANCES.items():
@@ -119,7 +119,7 @@ def draw_patient(rng: np.random.Generator) -> SimpleNamespace:
 
 
 def _draw_vessels(rng: np.random.Generator, p: SimpleNamespace, side: int) -> np.ndarray:
-    """Grow a tree from the hilum: first to points all over the lung, then by sprouting twigs."""
+    """Grow a tree from the hilum: branches to points all over the lung, then twigs."""
     w, b, h = p.half_width_mm, p.half_depth_mm, p.lung_height_mm
     nodes = np.array([[side * 0.27 * w, 0.2 * b, 0.53 * h]])
     segments = []
@@ -134,7 +134,7 @@ def _draw_vessels(rng: np.random.Generator, p: SimpleNamespace, side: int) -> np
         segments.append(np.concatenate([middles, ends, 0.8 * radii], axis=1))
         return np.concatenate([nodes, middles, ends])
 
-    # A generation: how many points, how far out (1 = the whole lung), radius in mm.
+    # A generation: number of points, reach (1 = the whole lung), radius in mm.
     for count, reach, radius_mm in (
         (4, 0.4, 3.6),
         (14, 0.65, 2.4),
@@ -155,7 +155,7 @@ def _draw_vessels(rng: np.random.Generator, p: SimpleNamespace, side: int) -> np
 
 
 def _draw_lesions(rng: np.random.Generator, p: SimpleNamespace) -> np.ndarray:
-    """Ground glass, consolidation (mostly subpleural, posterior, basal) and bullae."""
+    """Draw ground glass, consolidation (mostly subpleural, posterior, basal) and bullae."""
     lesions = []
     extent = uniform(rng, 0.6, 1.4)
     for _ in range(rng.integers(1, 14) if p.diseased else 0):

@@ -1,24 +1,23 @@
-"""Synthetic chest CT with lung masks: embedded example and training data where no dataset is.
+"""Synthetic chest CT volumes with lung masks: demo and training data when no dataset is at hand.
 
     python -m sam_lungs.synthetic.phantom --output_folder datasets/phantom --cases 2 --slices 48
 
-writes pairs laid out like the real dataset, `CT/phantom_001.nii.gz` and
-`Lung_Mask/phantom_001.nii.gz`. Odd cases are 512 x 512 int16 Hounsfield units; even cases are
-uint8, windowed, cropped to the body and rarely square, like slices exported by a publisher. What
-was killed goes on where it was: `phantoms.json` says how the phantoms of the folder were made and
-which files are finished.
+writes pairs laid out like the real dataset: `CT/phantom_001.nii.gz` and
+`Lung_Mask/phantom_001.nii.gz`. Odd cases are 512 x 512 int16 Hounsfield units. Even cases are
+windowed uint8, cropped to the body and rarely square, like slices that a publisher exported. To
+resume after a kill, run the same command again: `phantoms.json` lists the finished files and the
+settings that made them.
 
-The same seed gives the same arrays on every platform: all random numbers are PCG64 integers or
-uniform doubles made from them, and everything computed per pixel rounds as IEEE 754 prescribes (see
-`plane`), or is OpenCV's integer drawing and JPEG codec. The compressed files are the same
-byte for byte where, besides, NiBabel writes the same header and zlib is the same: the gzip header
-holds neither time nor name.
+The same seed gives the same arrays on every platform. All random numbers are PCG64 integers or
+uniform doubles made from them, and every per-pixel computation rounds as IEEE 754 prescribes (see
+`plane`), or is OpenCV's integer drawing or JPEG codec. The compressed files have the same bytes if
+also NiBabel writes the same header and zlib is the same; the gzip header has no time and no name.
 """
 
-import argparse
 import gzip
 import io
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,16 +29,18 @@ from sam_lungs.synthetic.anatomy import render
 from sam_lungs.synthetic.folder import PhantomFolder
 from sam_lungs.synthetic.patient import draw_patient, uniform
 from sam_lungs.synthetic.plane import Grid, blur
-from sam_lungs.utils.errors import InputError, run_script
-from sam_lungs.utils.files import alone_in, check_writable
+from sam_lungs.utils.cli import option, parse_options, run_script
+from sam_lungs.utils.errors import InputError
+from sam_lungs.utils.files import check_writable, locked_folder
 from sam_lungs.utils.progress import Progress
 from sam_lungs.utils.provenance import code_sha256
-from sam_lungs.utils.signals import Stopped
 
 # The modules that decide the voxels.
-CODE = tuple(f"synthetic/{name}" for name in ("phantom", "anatomy", "organs", "patient", "plane"))
+CODE = tuple(
+    f"synthetic/{name}.py" for name in ("phantom", "anatomy", "organs", "patient", "plane")
+)
 VARIANTS = ("hounsfield", "windowed", "alternate")
-LOWEST, HIGHEST = -0.12, 1.08  # what a volume covers, as a fraction of the lung's height
+LOWEST, HIGHEST = -0.12, 1.08  # extent of a volume, as fractions of the lung's height
 
 
 def sample_slice(
@@ -51,13 +52,14 @@ def sample_slice(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw one slice of a new random patient, for training.
 
-    Heights near the bases and apices, where lungs are small, are drawn more often than others, and
-    the picture comes in one of its 8 orientations (quarter turns and mirror images), because the
-    slices of NIfTI files do.
+    Heights near the bases and apices, where lungs are small, are drawn more often than others. The
+    slice has one of 8 orientations (quarter turns and mirror images), as slices of NIfTI files do.
 
-    variant is "hounsfield", "windowed", or "alternate" for either with even chances. Returns the
-    image, (rows, columns), int16 Hounsfield units or windowed uint8, and the masks, uint8 of the
-    same shape: 0 background, 1 left lung, 2 right lung. With `with_lung` the masks are never empty.
+    variant: "hounsfield", "windowed", or "alternate" for one of the two with equal chances.
+    with_lung: draw again until the slice has lung.
+
+    Returns the image, (rows, columns), int16 Hounsfield units or windowed uint8; and the masks,
+    uint8 of the same shape: 0 background, 1 left lung, 2 right lung.
     """
     if variant == "alternate":
         variant = "windowed" if rng.random() < 0.5 else "hounsfield"
@@ -84,12 +86,13 @@ def phantom_volume(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Make one volume, from below the diaphragm to above the apices.
 
-    variant is "hounsfield" or "windowed"; shape is (rows, columns), by default 512 x 512 for
-    Hounsfield units and drawn at random for windowed volumes. Returns the image, (rows, columns,
-    slices), int16 Hounsfield units or windowed uint8; the masks, uint8 of the same shape (0
-    background, 1 left lung, 2 right lung); and the 4 x 4 affine from (column, row, slice) to NIfTI
-    millimetres (right, anterior, superior). Row 0 is anterior, column 0 the patient's
-    right, slice 0 inferior.
+    variant: "hounsfield" or "windowed". shape: (rows, columns); by default 512 x 512 for Hounsfield
+        units and random for windowed volumes.
+
+    Returns the image, (rows, columns, slices), int16 Hounsfield units or windowed uint8; the masks,
+    uint8 of the same shape (0 background, 1 left lung, 2 right lung); and the 4 x 4 affine from
+    (column, row, slice) to NIfTI millimetres (right, anterior, superior). Row 0 is anterior, column
+    0 the patient's right, slice 0 inferior.
     """
     rng = np.random.default_rng([seed, case])
     patient = draw_patient(rng)
@@ -121,31 +124,25 @@ def write_phantoms(
 ) -> None:
     """Write `cases` pairs of image and masks; see the module's docstring for names and formats.
 
-    With variant "alternate" odd cases are in Hounsfield units and even ones windowed. Pairs that
-    are there already and intact stay as they are. overwrite: first remove the phantoms of the
-    folder, however they were made.
+    With variant "alternate" odd cases are in Hounsfield units and even ones windowed. Finished
+    pairs are kept. overwrite: first remove all phantoms of the folder.
 
-    Raises `InputError` for a number of cases or slices below 1, a negative seed, a folder whose
-    phantoms were made otherwise, or are just being made, and where nothing can be written.
+    Raises `InputError` for fewer than 1 case or slice, a negative seed, a folder with phantoms of
+    other settings, a folder that another process works in, and when a file cannot be written.
     """
     if cases < 1 or slices < 1 or seed < 0:
         raise InputError("--cases and --slices must be at least 1, --seed at least 0")
     check_writable(output_folder)
     made_of = {"slices": slices, "seed": seed, "variant": variant, "code_sha256": code_sha256(CODE)}
-    try:
-        with alone_in(output_folder):
-            folder = PhantomFolder(output_folder, made_of, overwrite)
-            missing = folder.missing(cases)
-            with Progress("phantoms", cases, cases - len(missing), "volume") as progress:
-                for case in missing:
-                    kind = VARIANTS[(case - 1) % 2] if variant == "alternate" else variant
-                    image, masks, affine = phantom_volume(seed, case, slices, kind)
-                    folder.write(case, [_nifti_gz(array, affine) for array in (image, masks)])
-                    progress.update()
-    except Stopped as stopped:
-        again = "run it again without --overwrite" if overwrite else "run it again"
-        said = f"{output_folder}: the volumes made so far stay; {again} to make the rest"
-        raise Stopped(stopped.number, said) from None
+    with locked_folder(output_folder):
+        folder = PhantomFolder(output_folder, made_of, overwrite)
+        missing = folder.missing(cases)
+        with Progress("phantoms", cases, cases - len(missing), "volume") as progress:
+            for case in missing:
+                kind = VARIANTS[(case - 1) % 2] if variant == "alternate" else variant
+                image, masks, affine = phantom_volume(seed, case, slices, kind)
+                folder.write(case, [_nifti_gz(array, affine) for array in (image, masks)])
+                progress.update()
 
 
 def _nifti_gz(array: np.ndarray, affine: np.ndarray) -> bytes:
@@ -158,7 +155,7 @@ def _nifti_gz(array: np.ndarray, affine: np.ndarray) -> bytes:
 
 
 def _draw_grid(rng, patient, shape, variant):
-    """A field of view: wide to tight in Hounsfield units, close to the body when windowed."""
+    """Draw a field of view: wide to tight in Hounsfield units, close to the body when windowed."""
     zoom = uniform(rng, 0.96, 1.5) if variant == "hounsfield" else uniform(rng, 0.9, 1.15)
     width_mm, depth_mm = patient.body_width_mm * zoom, patient.body_depth_mm * zoom
     pixel_mm = max(depth_mm / shape[0], width_mm / shape[1])
@@ -172,14 +169,13 @@ def _draw_grid(rng, patient, shape, variant):
 
 
 def _draw_scanner(rng, variant):
-    """How the picture is taken, rebuilt and, if windowed, published."""
+    """Draw the settings of acquisition, reconstruction and, when windowed, publication."""
     windowed = variant == "windowed"
     streaks = int(rng.integers(3, 12)) if rng.random() < 0.2 else 0
     return SimpleNamespace(
         windowed=windowed,
-        planes=3
-        if rng.random() < (0.35 if windowed else 0.12)
-        else 1,  # of which a slice is the mean
+        # A slice is the mean of so many planes.
+        planes=3 if rng.random() < (0.35 if windowed else 0.12) else 1,
         noise_hu=uniform(rng, 4, 45) * uniform(rng, 0.4, 1.3),
         grain=int(rng.integers(1, 3)) if windowed else int(rng.integers(0, 3)),
         sharpness=uniform(rng, -1, 2.0),
@@ -197,7 +193,7 @@ def _draw_scanner(rng, variant):
 
 
 def _scan(rng, patient, z_mm, thickness_mm, grid, scanner):
-    """Image and labels of one slice as the scanner, and a publisher if any, leaves them."""
+    """Return image and labels of one slice after acquisition and, when windowed, publication."""
     steps = (0, -1, 1)[: scanner.planes]
     planes = [render(patient, z_mm + step * thickness_mm / 3, grid) for step in steps]
     hu, labels = sum(hu for hu, _ in planes) / scanner.planes, planes[0][1]
@@ -227,7 +223,7 @@ def _scan(rng, patient, z_mm, thickness_mm, grid, scanner):
 
 
 def _noise(rng, grid, scanner, shoulders):
-    """Noise of unit deviation at the rim of the field, stronger inside and along the shoulders."""
+    """Return noise of unit deviation at the edge, stronger inside and along the shoulders."""
     rows, columns = grid.shape
     dice = rng.integers(0, 256, (4, rows, columns), dtype=np.uint8).astype(np.float32)
     noise = lines = (dice[0] + dice[1] + dice[2] + dice[3] - 510) / 147.8  # almost normal
@@ -242,24 +238,41 @@ def _noise(rng, grid, scanner, shoulders):
     return noise * (0.5 + np.maximum(1 - distance, 0))
 
 
+@dataclass
+class Options:
+    """Command-line options."""
+
+    output_folder: Path = option(
+        "folder of the volumes",
+        Path("datasets/phantom"),
+        group="output",
+        short="-o",
+    )
+    overwrite: bool = option(
+        "first remove all phantoms of the folder, also those of other settings",
+        False,
+        group="output",
+    )
+    cases: int = option("number of volumes", 2, group="phantoms")
+    slices: int = option("slices per volume", 48, group="phantoms")
+    seed: int = option("seed of the random patients", 0, group="phantoms")
+    variant: str = option(
+        "intensities; alternate: odd volumes hounsfield, even volumes windowed",
+        "alternate",
+        group="phantoms",
+        choices=VARIANTS,
+    )
+
+
 def main() -> None:
     """Write the phantoms that the command line asks for."""
-    parser = argparse.ArgumentParser(
+    options = parse_options(
+        Options,
+        "Write synthetic chest CT volumes and their lung masks.",
+        "python -m sam_lungs.synthetic.phantom -o datasets/phantom --cases 2 --slices 48",
         prog="python -m sam_lungs.synthetic.phantom",
-        description="Write synthetic chest CT volumes and their lung masks.",
-        allow_abbrev=False,
     )
-    parser.add_argument("-o", "--output_folder", type=Path, default=Path("datasets/phantom"))
-    parser.add_argument("--cases", type=int, default=2, help="number of volumes")
-    parser.add_argument("--slices", type=int, default=48, help="slices per volume")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--variant", choices=VARIANTS, default="alternate")
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="remove the phantoms in the folder first, however they were made",
-    )
-    write_phantoms(**vars(parser.parse_args()))
+    write_phantoms(**vars(options))
 
 
 if __name__ == "__main__":

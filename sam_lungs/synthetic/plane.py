@@ -1,13 +1,13 @@
-"""The canvas of the phantom: a grid of pixels in patient coordinates, and shapes painted on it.
+"""The pixel grid of a phantom slice in patient coordinates, and painting shapes on it.
 
 Patient coordinates, in millimetres: x toward the patient's left, y toward posterior, z toward
 superior, with z = 0 at the lowest costophrenic recess and z = lung height at the apices. A shape is
-a signed distance in millimetres, positive inside; a soft threshold of it fills voxels, so that
+a signed distance in millimetres, positive inside. A soft threshold fills its voxels, so that
 borders have partial volume.
 
 Everything on the pixel grid uses only operations that IEEE 754 rounds exactly (add, multiply,
 divide, square root, compare), never sine, exponential, matrix product or floating-point filters,
-which differ in the last bit between platforms. Scalars from the mathematics library or from
+which differ in the last bit between platforms. Scalars from the mathematics library and from
 interpolation are rounded to six decimals.
 """
 
@@ -23,9 +23,9 @@ EVERYWHERE = (slice(None), slice(None))
 class Grid:
     """The pixels of one axial plane, in patient coordinates.
 
-    shape is (rows, columns); spacing_mm the (row, column) pixel size; centre_mm the patient (x, y)
-    at the middle of the picture; angle the rotation of the patient in the plane, in radians.
-    Unrotated, row 0 is anterior and column 0 the patient's right.
+    shape: (rows, columns). spacing_mm: (row, column) pixel size. centre_mm: the patient (x, y) at
+    the middle of the grid. angle: rotation of the patient in the plane, in radians; for 0, row 0 is
+    anterior and column 0 the patient's right.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Grid:
         self.y = self.sin * across + self.cos * down + centre_mm[1]
 
     def crop(self, window):
-        """The grid of a window, (row slice, column slice), of these pixels."""
+        """Return the grid of a window, (row slice, column slice)."""
         part = copy.copy(self)
         part.x, part.y = self.x[window], self.y[window]
         part.down_mm, part.across_mm = self.down_mm[window[0]], self.across_mm[window[1]]
@@ -57,14 +57,14 @@ class Grid:
         return part
 
     def column_row(self, x, y):
-        """Pixel position (column, row), as floating-point numbers, of patient (x, y)."""
+        """Return the pixel position (column, row), as floating-point numbers, of patient (x, y)."""
         x, y = x - self.centre_mm[0], y - self.centre_mm[1]
         column = (self.cos * x + self.sin * y) / self.spacing_mm[1] + self.middle[1]
         row = (self.cos * y - self.sin * x) / self.spacing_mm[0] + self.middle[0]
         return column, row
 
     def around(self, x, y, reach_mm):
-        """The window (row slice, column slice) of pixels within reach of patient (x, y)."""
+        """Return the window (row slice, column slice) of pixels within reach of patient (x, y)."""
         window = []
         for centre, size, spacing in zip(
             self.column_row(x, y)[::-1], self.shape, self.spacing_mm, strict=True
@@ -75,7 +75,7 @@ class Grid:
         return tuple(window)
 
     def noise(self, lattice, z_mm, wavelength_mm, offset):
-        """Smooth noise of about unit deviation: a quadratic B-spline over a periodic lattice."""
+        """Return smooth noise of about unit deviation, a quadratic B-spline on a lattice."""
         taps = [
             _spline(position / wavelength_mm + offset)
             for position in (np.array([z_mm]), self.down_mm, self.across_mm)
@@ -94,11 +94,11 @@ def _spline(position):
 
 
 class Plane:
-    """One axial plane of a patient while it is painted, back to front.
+    """One axial plane of a patient, painted from back to front.
 
-    `hu` is the picture so far, float32; `x` and `y` the patient coordinates of its pixels, in mm,
-    warped by smooth noise so that no organ is an exact ellipse; `t` the height as a fraction of the
-    lung's; `texture` and `patchy` fine and coarse smooth noise of about unit deviation.
+    hu: the image so far, (rows, columns) float32. x, y: patient coordinates of the pixels, in mm,
+    warped by smooth noise so that no organ is an exact ellipse. t: height as a fraction of the
+    lung's. texture, patchy: fine and coarse smooth noise of about unit deviation.
     """
 
     def __init__(self, p, z_mm, grid):
@@ -114,7 +114,7 @@ class Plane:
         self.spine_y = self.b * self.at((-0.3, 0.58), (0.3, 0.63), (0.7, 0.66), (1.2, 0.45))
 
     def crop(self, window):
-        """The part of the plane in a window; what is painted there is painted here."""
+        """Return the part of the plane in a window, as views: painting it paints this plane."""
         part = copy.copy(self)
         for name, value in vars(self).items():
             if isinstance(value, np.ndarray):
@@ -123,21 +123,21 @@ class Plane:
         return part
 
     def at(self, *knots):
-        """A quantity at this height, linear between knots (fraction of lung height, value)."""
+        """Interpolate a quantity at this height between knots (fraction of lung height, value)."""
         return round(float(np.interp(self.t, *zip(*knots, strict=True))), 6)
 
     def soft(self, distance_mm, width_mm=1.0):
-        """Occupancy 0..1 from a signed distance: partial volume over at least a pixel."""
+        """Return occupancies, 0 to 1, of signed distances; the border is at least a pixel wide."""
         occupancy = distance_mm * (1 / max(width_mm, self.grid.pixel_mm))
         occupancy += 0.5
         return np.clip(occupancy, 0, 1, out=occupancy)
 
     def paint(self, occupancy, hu, window=EVERYWHERE):
-        """Fill voxels, as far as they are occupied, with a tissue of `hu` Hounsfield units."""
+        """Fill voxels in proportion to their occupancy with a tissue of `hu` Hounsfield units."""
         self.hu[window] += occupancy * (hu - self.hu[window])
 
     def ellipse(self, x, y, a, b, angle=0.0):
-        """Window and signed distance of an ellipse with half axes a, b (mm)."""
+        """Return window and signed distance of an ellipse with half axes a, b (mm)."""
         cos, sin = round(math.cos(angle), 6), round(math.sin(angle), 6)
         window = self.grid.around(x, y, max(a, b) + 2.5 * self.p.warp_mm + 12)
         dx, dy = self.x[window] - x, self.y[window] - y
@@ -145,7 +145,7 @@ class Plane:
         return window, (1 - np.sqrt(u * u + v * v)) * min(a, b)
 
     def capsule(self, start, end, radius):
-        """Window and signed distance of a thick line from start to end, patient (x, y)."""
+        """Return window and signed distance of a thick line between two patient (x, y)."""
         (x0, y0), (x1, y1) = start, end
         dx, dy = x1 - x0, y1 - y0
         length = math.sqrt(dx * dx + dy * dy)
@@ -157,13 +157,13 @@ class Plane:
         return window, radius - np.sqrt(px * px + py * py)
 
     def paint_shape(self, shape, hu, width_mm=1.0):
-        """Fill a shape, (window, signed distance), with a tissue."""
+        """Fill a shape, (window, signed distance), with a tissue of `hu` Hounsfield units."""
         window, distance = shape
         self.paint(self.soft(distance, width_mm), hu, window)
 
 
 def blur(image: np.ndarray) -> np.ndarray:
-    """A 3 x 3 binomial filter, by shifted sums in fixed order: exact on every platform."""
+    """Apply a 3 x 3 binomial filter, as shifted sums in fixed order: exact on every platform."""
     padded = np.pad(image, 1, mode="edge")
     rows = padded[:-2] + padded[2:] + 2 * padded[1:-1]
     return (rows[:, :-2] + rows[:, 2:] + 2 * rows[:, 1:-1]) * np.float32(1 / 16)

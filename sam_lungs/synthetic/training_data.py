@@ -1,13 +1,15 @@
-"""What the compact SAM learns from: slices of random phantoms, prompts, and what they ask for."""
+"""Training data of the compact SAM: slices of random phantoms, prompts and target masks."""
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from segment_anything.utils.transforms import ResizeLongestSide
+from torch.utils.data import Dataset
 
 from sam_lungs.data.windowing import LUNG_WINDOW, slice_to_rgb
-from sam_lungs.prompts.rules import NEGATIVES, POINTS, PromptProtocol, Prompts, make_prompts
+from sam_lungs.prompts.protocols import NEGATIVES, POINTS, PromptProtocol, Prompts
+from sam_lungs.prompts.rules import make_prompts
 from sam_lungs.segmenters.sam_compact import IMAGE_SIZE
 from sam_lungs.synthetic.phantom import sample_slice
 
@@ -17,16 +19,44 @@ PADDING = 255
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Prompts on a slice, in its pixels, and the mask (rows, columns) bool that they ask for."""
+    """Prompts on a slice, in its pixels, and the target mask, (rows, columns) bool."""
 
     prompts: Prompts
     mask: np.ndarray
 
 
-def make_slice(seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Make one training slice of a new patient: what SAM sees of it, and the labels.
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """The slices of one training step.
 
-    Returns two (IMAGE_SIZE, IMAGE_SIZE) uint8 arrays as `fit` does.
+    grey, labels: (slices, IMAGE_SIZE, IMAGE_SIZE) uint8, see `fit`; tasks: a list for each slice.
+    """
+
+    grey: np.ndarray
+    labels: np.ndarray
+    tasks: list[list[Task]]
+
+
+class TrainingBatches(Dataset):
+    """The batches of all training steps, made on request; `batches[step]` is always the same."""
+
+    def __init__(self, seed: int, slices: int, batch_size: int) -> None:
+        """slices: number of different slices; a batch draws `batch_size` of them."""
+        self._seed, self._slices, self._batch_size = seed, slices, batch_size
+
+    def __getitem__(self, step: int) -> Batch:
+        rng = np.random.default_rng([self._seed, step])
+        numbers = rng.integers(self._slices, size=self._batch_size)
+        slices = [augment(rng, *make_slice(self._seed, number)) for number in numbers]
+        tasks = [draw_tasks(rng, grey, labels) for grey, labels in slices]
+        grey, labels = (np.stack(arrays) for arrays in zip(*slices, strict=True))
+        return Batch(grey, labels, tasks)
+
+
+def make_slice(seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Make a training slice; each number is another patient.
+
+    Returns grey values and labels, (IMAGE_SIZE, IMAGE_SIZE) uint8, see `fit`.
     """
     cv2.setNumThreads(1)
     rng = np.random.default_rng([seed, number])
@@ -38,11 +68,12 @@ def make_slice(seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fit(image_rgb: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Resize a slice as SAM does, and its labels with it; pad both to a square below and right.
+    """Resize a slice and its labels as SAM does; pad both below and right to a square.
 
-    image_rgb: (rows, columns, 3) uint8, three equal channels; labels: (rows, columns) uint8.
-    Returns two (IMAGE_SIZE, IMAGE_SIZE) uint8 arrays: grey values, 0 outside the slice, and labels,
-    PADDING outside it.
+    image_rgb: (rows, columns, 3) uint8, three equal channels. labels: (rows, columns) uint8.
+
+    Returns two arrays (IMAGE_SIZE, IMAGE_SIZE) uint8: grey values, 0 in the padding, and labels,
+    PADDING in the padding.
     """
     grey = ResizeLongestSide(IMAGE_SIZE).apply_image(image_rgb)[:, :, 0]
     rows, columns = grey.shape
@@ -60,9 +91,9 @@ def fit(image_rgb: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def augment(
     rng: np.random.Generator, grey: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Turn, mirror, crop, stretch and blur a slice of `make_slice`; lung stays in it.
+    """Crop, turn, mirror, blur and change the contrast of a slice at random; lung stays in it.
 
-    Takes and returns grey values and labels as `fit` returns them.
+    Takes and returns grey values and labels, see `fit`.
     """
     rows, columns = (int(inside.sum()) for inside in (labels[:, 0] < PADDING, labels[0] < PADDING))
     grey, labels = grey[:rows, :columns], labels[:rows, :columns]
@@ -84,7 +115,7 @@ def augment(
 def _crop(
     rng: np.random.Generator, grey: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cut out a window around a random pixel of lung, half to all of the slice along each axis."""
+    """Crop to a window around a random lung pixel, of half to all of the slice per axis."""
     centre_rc = rng.choice(np.argwhere(labels > 0))
     size_rc = (np.array(grey.shape) * rng.uniform(0.5, 1, 2)).astype(int)
     first = np.clip(centre_rc - (size_rc * rng.random(2)).astype(int), 0, grey.shape - size_rc)
@@ -93,9 +124,9 @@ def _crop(
 
 
 def draw_tasks(rng: np.random.Generator, grey: np.ndarray, labels: np.ndarray) -> list[Task]:
-    """Draw the prompts of one slice: the paper's, variants of them, one lung, and no lung at all.
+    """Draw PROMPTS_PER_SLICE tasks: the paper's prompts, variants, one lung, and other tissue.
 
-    Takes grey values and labels as `fit` returns them, and returns PROMPTS_PER_SLICE tasks.
+    grey, labels: see `fit`.
     """
     masks = np.where(labels < PADDING, labels, 0)
     lungs = masks > 0
@@ -123,27 +154,27 @@ def draw_tasks(rng: np.random.Generator, grey: np.ndarray, labels: np.ndarray) -
 
 
 def _other_tissue(rng: np.random.Generator, grey: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """A connected piece of what is outside the lungs, of soft tissue or of air; mostly a large one.
+    """Return a random connected region of soft tissue or air outside the lungs.
 
-    Returns (rows, columns) bool.
+    Large regions are more likely. Returns (rows, columns) bool.
     """
     outside = labels == 0
     threshold, _ = cv2.threshold(grey[labels < PADDING], 0, 255, cv2.THRESH_OTSU)
     bright = cv2.medianBlur(grey, 5) > threshold
-    pieces = np.zeros(grey.shape, dtype=np.int32)
-    for alike in (outside & bright, outside & ~bright):
-        _, components = cv2.connectedComponents(alike.astype(np.uint8), connectivity=4)
-        pieces[alike] = components[alike] + pieces.max()
-    weights = np.sqrt(np.bincount(pieces[outside]))
-    return pieces == rng.choice(len(weights), p=weights / weights.sum())
+    regions = np.zeros(grey.shape, dtype=np.int32)
+    for tissue in (outside & bright, outside & ~bright):
+        _, components = cv2.connectedComponents(tissue.astype(np.uint8), connectivity=4)
+        regions[tissue] = components[tissue] + regions.max()
+    weights = np.sqrt(np.bincount(regions[outside]))
+    return regions == rng.choice(len(weights), p=weights / weights.sum())
 
 
 def _draw_clicks(
     rng: np.random.Generator, mask: np.ndarray, labels: np.ndarray, parts: np.ndarray
 ) -> Prompts:
-    """Points in a mask, at least one in each of its parts; some outside it, and perhaps a box.
+    """Draw points in each part of a mask, perhaps points outside it, and perhaps a box.
 
-    parts: (rows, columns) bool or int, not zero where the mask is, and different in each part.
+    parts: (rows, columns) bool or int, a different value other than 0 in each part of the mask.
     """
     inside = [rng.choice(np.argwhere(parts == part), 1) for part in np.unique(parts[mask])]
     inside.append(rng.choice(np.argwhere(mask), int(rng.choice([0, 0, 1, 2]))))

@@ -1,104 +1,137 @@
-"""Files that are either whole or absent, written by one process at a time; what identifies them."""
+"""Files that are whole or absent, folders that one process at a time works in, and hashes."""
 
+import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from uuid import uuid4
+
+from filelock import FileLock, Timeout
 
 from sam_lungs.utils.errors import InputError
 
-SIGNATURE_BYTES = 32
+PARTIAL = ".partial."
+LOCK_NAME = ".lock"
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+class FolderInUseError(InputError):
+    """Another process holds the folder's lock."""
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`, made if missing, to write to.
 
-    The file moves to `path`, and onto the disk, when the block ends well; when it does not, nothing
-    stays behind and what was at `path` before is untouched. What a killed process left, the next
-    one that writes `path` takes over; of two that write it at once the second waits. The temporary
-    name keeps the suffix, which some writers take the format from.
+    The file is synced and moved to `path` when the block ends well. Otherwise it is removed, and
+    what was at `path` before is untouched. The temporary name keeps the suffix, from which some
+    writers take the format.
 
     Raises `InputError` when the folder or file cannot be written.
     """
-    temporary = path.with_name(f".partial.{path.name}")
+    temporary = path.with_name(f"{PARTIAL}{uuid4().hex[:8]}.{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = open_locked(temporary, wait=True)
         try:
             yield temporary
-            os.fsync(descriptor)
+            sync(temporary)
             os.replace(temporary, path)
-            sync_folder(path.parent)
+            sync(path.parent)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()
             raise
-        finally:
-            os.close(descriptor)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{path}: cannot be written ({reason}); choose another place") from error
 
 
-def open_locked(path: Path, wait: bool) -> int:
-    """Open a file to read and write, made if missing, and keep all other processes off it.
+def sync(path: Path) -> None:
+    """Have the system write a file, or the names in a folder, to the disk.
 
-    Returns the file's descriptor. The lock goes with it, so no dead process holds on to one; over
-    NFS too, where Linux makes of it a lock of the server.
-
-    Raises `BlockingIOError` when another process has it, unless told to wait; `OSError` when the
-    file cannot be opened, is a link, or its file system has no locks.
+    Raises `OSError` when that fails, except where the file system cannot do it at all.
     """
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            # Who had it before may have moved or removed it.
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
-                    return descriptor
-        except BaseException:
-            os.close(descriptor)
+    is_folder = path.is_dir()
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if not is_folder and error.errno != errno.EINVAL:
             raise
+    finally:
         os.close(descriptor)
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Keep other processes that ask for it out of a folder, made if missing.
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, made if missing, so that no other process works in it.
 
-    Raises `InputError` when another one is in it, and when the folder cannot be written.
+    The lock ends with its process, also when that is killed. The partial files that a killed
+    process left in the folder are removed. On a file system without locks a warning is printed
+    and the lock is not taken.
+
+    Raises `FolderInUseError` when another process holds the lock, `InputError` when the folder
+    cannot be written.
     """
-    path = folder / ".lock"
+    path = folder / LOCK_NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = open_locked(path, wait=False)
-    except BlockingIOError:
-        raise InputError(
-            f"{folder}: another process is at work there; let it finish, or choose another folder"
+        lock = FileLock(path, timeout=0) if has_locks(path) else None
+        if lock:
+            lock.acquire()
+    except Timeout:
+        raise FolderInUseError(
+            f"{folder}: another process is working in it; let it finish, or choose another folder"
         ) from None
     except OSError as error:
         raise InputError(
             f"{folder}: cannot be written to ({error.strerror}); choose another folder"
         ) from error
     try:
+        for leftover in folder.rglob(f"{PARTIAL}*"):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                remove(leftover)
         yield
     finally:
-        with suppress(OSError):
-            path.unlink()
+        if lock:
+            lock.release()
+
+
+def has_locks(path: Path) -> bool:
+    """Return whether the file system of a lock file, made if missing, has locks.
+
+    FileLock would wait for ever on ENOLCK.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        # Not LOCK_SH: two processes that probe at once would see each other's locks.
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        _warn_of_no_locks()
+        return False
+    finally:
         os.close(descriptor)
+    return True
 
 
-def sync_folder(folder: Path) -> None:
-    """Let the names in a folder survive a power loss, where its file system can."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    with suppress(OSError):
-        os.fsync(descriptor)
-    os.close(descriptor)
+@cache
+def _warn_of_no_locks() -> None:
+    """Print the warning once per process."""
+    print(
+        "warning: the file system has no locks; do not run two processes on the same volumes",
+        file=sys.stderr,
+    )
 
 
 def remove(path: Path) -> None:
@@ -119,7 +152,7 @@ def check_writable(folder: Path) -> None:
 
 
 def check_regular(path: Path) -> None:
-    """Raise `InputError` for what reading may never end of: a pipe, a device, a folder.
+    """Raise `InputError` for anything but a regular file; reading a pipe or a device may never end.
 
     Raises `OSError` when there is nothing at `path`.
     """
@@ -141,36 +174,3 @@ def sha256_of(path: Path) -> str:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     return digest.hexdigest()
-
-
-def write_signed(path: Path, data: bytes, label: str = "") -> None:
-    """Write data that `read_signed` returns when asked with the same label.
-
-    Raises `InputError` when it cannot be written; what was at `path` before is then untouched.
-    """
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        file.write(data)
-        file.write(_signature(data, label))
-
-
-def read_signed(path: Path, label: str = "") -> bytes | None:
-    """Return what `write_signed` wrote; `None` if there is nothing, or not exactly that.
-
-    Raises `InputError` when it cannot be read.
-    """
-    try:
-        check_regular(path)
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    data = content[:-SIGNATURE_BYTES]
-    return data if content[len(data) :] == _signature(data, label) else None
-
-
-def _signature(data: bytes, label: str) -> bytes:
-    """The SHA-256 of data and of what it is, SIGNATURE_BYTES long."""
-    digest = hashlib.sha256(f"{label}\n".encode())
-    digest.update(data)
-    return digest.digest()

@@ -1,4 +1,4 @@
-"""How far work is: a bar on a terminal, now and then a line anywhere else."""
+"""Progress on standard error: a bar on a terminal, a line once a minute anywhere else."""
 
 import sys
 import time
@@ -10,19 +10,20 @@ SECONDS_BETWEEN_LINES = 60
 
 
 class Progress:
-    """Work of a known number of steps, some of them perhaps done before; told on standard error.
+    """Progress of work with a known number of steps; a context manager.
 
-    Use as a context. A line is written at the end, and before it once a minute.
+    Without a terminal it prints a line at most once a minute, and one at the end.
     """
 
     def __init__(self, name: str, total: int, done: int = 0, unit: str = "slice") -> None:
+        """done: steps that an earlier run has completed. unit: singular name of a step."""
         self._name, self._total, self._unit = name, total, unit
         self._done = self._done_before = done
         self._remark = ""
         self._bar = None
         if sys.stderr.isatty():
             self._bar = tqdm(desc=name, total=total, initial=done, unit=unit)
-        self._started = self._told = time.monotonic()
+        self._started = self._printed = time.monotonic()
 
     def __enter__(self) -> "Progress":
         return self
@@ -31,21 +32,25 @@ class Progress:
         if self._bar:
             self._bar.close()
         elif self._done > self._done_before:
-            self._tell()
+            self._print()
 
     def update(self, steps: int = 1, remark: str = "") -> None:
-        """Count steps that were done; remark: what else to tell, such as a mean so far."""
+        """Count completed steps; remark: shown after the count, such as a running mean."""
         self._done += steps
         self._remark = remark
         if self._bar:
             self._bar.set_postfix_str(remark, refresh=False)
             self._bar.update(steps)
-        elif time.monotonic() - self._told >= SECONDS_BETWEEN_LINES:
-            self._tell()
+        elif time.monotonic() - self._printed >= SECONDS_BETWEEN_LINES:
+            self._print()
 
-    def _tell(self) -> None:
-        self._told = time.monotonic()
-        each = (self._told - self._started) / (self._done - self._done_before)
-        left = f"{each * (self._total - self._done):.0f} s left"
-        said = [f"{self._done} of {self._total} {self._unit}s", left]
-        print(f"{self._name}: {', '.join([*said, self._remark]).rstrip(', ')}", file=sys.stderr)
+    def _print(self) -> None:
+        self._printed = time.monotonic()
+        seconds_per_step = (self._printed - self._started) / (self._done - self._done_before)
+        parts = [
+            f"{self._done} of {self._total} {self._unit}s",
+            f"{seconds_per_step * (self._total - self._done):.0f} s left",
+        ]
+        if self._remark:
+            parts.append(self._remark)
+        print(f"{self._name}: {', '.join(parts)}", file=sys.stderr)

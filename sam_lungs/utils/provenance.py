@@ -1,8 +1,8 @@
-"""How a run was made: the facts that `run.json` needs so that the run can be repeated."""
+"""Facts about the code, the packages and the device, recorded with every result."""
 
+import ast
 import hashlib
 import importlib.metadata
-import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -12,49 +12,57 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+PACKAGE_FOLDER = Path(__file__).parents[1]
+# Packages that compute numbers.
 PACKAGES = (
-    "torch",
-    "torchvision",
-    "segment-anything",
-    "numpy",
-    "nibabel",
-    "opencv-python-headless",
-    "pandas",
-    "pillow",
+    *("torch", "torchvision", "segment-anything", "numpy", "nibabel", "opencv-python-headless"),
+    *("pandas", "pillow", "monai", "scipy"),
 )
 
 
-# What measures surfaces, and has no part in masks and embeddings.
-SURFACE_PACKAGES = ("monai", "scipy")
-
-
 def code_commit() -> str | None:
-    """Return the commit of this code, `-dirty` if it was changed since; `None` outside git."""
+    """Return the commit of this code, with `-dirty` after local changes; `None` outside git."""
     git = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    here = Path(__file__).parent
     try:
-        told = subprocess.run(git, cwd=here, capture_output=True, text=True, check=True)
-        return told.stdout.strip()
+        done = subprocess.run(git, cwd=PACKAGE_FOLDER, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
-def code_sha256(modules: Sequence[str]) -> str:
-    """Return the SHA-256 of the source of modules of this package, in the order given.
+def code_sha256(patterns: Sequence[str]) -> str:
+    """Return the SHA-256 of modules of this package, in lower-case hexadecimal.
 
-    Unlike the commit it stays the same when only a text or a figure changes.
+    patterns: globs relative to the package's folder, such as "data/*.py"; each matches a module.
+
+    Only the syntax trees count: comments, docstrings, blank lines and layout do not change the
+    hash; any other edit does.
     """
     digest = hashlib.sha256()
-    for module in modules:
-        digest.update((Path(__file__).parents[1] / f"{module}.py").read_bytes())
+    modules = set()
+    for pattern in patterns:
+        found = set(PACKAGE_FOLDER.glob(pattern))
+        assert found, f"{pattern} matches no module"
+        modules |= found
+    for path in sorted(modules):
+        code = ast.unparse(_RemoveDocstrings().visit(ast.parse(path.read_bytes())))
+        digest.update(f"{path.relative_to(PACKAGE_FOLDER)}\n{code}\n".encode())
     return digest.hexdigest()
 
 
+class _RemoveDocstrings(ast.NodeTransformer):
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else node
+
+
 def difference(there: Mapping[str, object], now: Mapping[str, object]) -> str:
-    """Tell what differs between how something was made and how it is asked for, by name."""
+    """Return the entries that differ, as "NAME VALUE there, VALUE now"; hashes are shortened.
+
+    there: from a file that was written earlier.
+    """
 
     def short(value: object) -> str:
-        # As much of a hash as tells it from another.
         return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)
 
     return "; ".join(
@@ -64,33 +72,22 @@ def difference(there: Mapping[str, object], now: Mapping[str, object]) -> str:
     )
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python, the system, and the packages that make the numbers."""
-    system = {"python": platform.python_version(), "system": platform.platform()}
-    return system | package_versions() | _versions_of(SURFACE_PACKAGES)
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions of the packages that make masks and scores."""
-    return _versions_of(PACKAGES)
-
-
-def _versions_of(packages: Sequence[str]) -> dict[str, str]:
+def versions_of(packages: Sequence[str]) -> dict[str, str]:
+    """Return the installed versions of packages; a package that is not installed is left out."""
     found = {}
     for package in packages:
-        # Another build, such as opencv-python, does as well and goes by another name.
+        # Another build of a package, such as opencv-python, has another name.
         with suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found
 
 
 def device_name(device: "torch.device") -> str:
-    """Return the name of a GPU's product, or the kind of any other device.
+    """Return a GPU's product name, or the kind of another device.
 
-    Of a CPU also its vector instructions, which decide PyTorch's last digits.
+    For a CPU this includes its vector instructions, which decide the last digits of PyTorch.
     """
-    # Imported here because torch takes seconds, which the other facts need not wait for.
-    import torch
+    import torch  # takes seconds, and only this function needs it
 
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

@@ -1,10 +1,10 @@
-"""Volumes that are cut off, damaged or made to harm: refused or right, never other numbers.
+"""Truncated, damaged and malicious volume files are refused, or read as they were written.
 
-Whatever is done to the bytes of a file, reading it gives the voxels and the geometry that were
-written or an `InputError`, spends no memory on what a header merely claims, and runs nothing.
+Whatever happens to the bytes of a file, reading it gives the voxels and the geometry that were
+written or raises `InputError`, allocates no memory for what a header only claims, and runs no code.
 
-A `.nii` and a `.npy` without its JSON have no checksum, so what is damaged inside their voxels
-cannot be told from other voxels: of these only the last two hold.
+A `.nii` file, and a `.npy` file without its sidecar, have no checksum. Damage inside their voxels
+cannot be detected, so only the last two promises hold for them.
 """
 
 import gzip
@@ -28,15 +28,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from nibabel import orientations
+from patient import ALL_ORIENTATIONS
 
-from sam_lungs.data.volumes import (
-    Volume,
-    read_nifti,
-    read_volume,
-    write_nifti,
-    write_numpy,
-)
-from sam_lungs.data.voxels import MAX_VOLUME_BYTES
+from sam_lungs.data.arrays import write_numpy
+from sam_lungs.data.guard import MAX_VOLUME_BYTES
+from sam_lungs.data.nifti import read_nifti, write_nifti
+from sam_lungs.data.readers import read_volume
+from sam_lungs.data.volume import Volume
 from sam_lungs.utils.errors import InputError
 
 VOXELS = np.arange(60, dtype=np.int16).reshape(3, 4, 5) * 37 - 300
@@ -48,7 +46,7 @@ ENOUGH_BYTES = 24 << 20
 
 
 def nifti(version=1, endianness="<", voxels=VOXELS, affine=AFFINE, **fields) -> bytes:
-    """A NIfTI file of `voxels`, along the file's axes, byte for byte; fields: of its header."""
+    """Return a NIfTI file of `voxels`, along its own axes; fields: of its header."""
     header = HEADERS[version](endianness=endianness)
     header.set_data_dtype(voxels.dtype)
     header.set_data_shape(voxels.shape)
@@ -90,12 +88,12 @@ CONVERTED = ["image.npy", "image.npz"]
 
 
 def truncations(content: bytes):
-    """Every beginning of a file."""
+    """Return every proper prefix of a file."""
     return [content[:length] for length in range(len(content))]
 
 
 def flips(content: bytes, masks=ALL_FLIPS):
-    """A file with one byte damaged, at each position: every bit alone and all together."""
+    """Yield a file with one byte damaged, at each position: each bit alone, and all bits."""
     for position, flip in itertools.product(range(len(content)), masks):
         damaged = bytearray(content)
         damaged[position] ^= flip
@@ -104,7 +102,7 @@ def flips(content: bytes, masks=ALL_FLIPS):
 
 @st.composite
 def damaged(draw, content: bytes) -> bytes:
-    """A file with some pieces of it overwritten, lost or put in."""
+    """Draw a file with some pieces overwritten, removed or inserted."""
     damaged = bytearray(content)
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(damaged)))
@@ -123,7 +121,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def converted(folder):
-    """Arrays with their JSON, as the conversion writes them."""
+    """Arrays with their sidecars, as the conversion writes them."""
     (folder / "image.nii").write_bytes(SAMPLES["nifti1little.nii"])
     for name in CONVERTED:
         write_numpy(read_nifti(folder / "image.nii", "radiological"), folder / name)
@@ -132,20 +130,20 @@ def converted(folder):
 
 @pytest.fixture(scope="module")
 def originals(folder, converted):
-    """The samples and the converted arrays as they are read when nothing has happened to them."""
+    """The samples and the converted arrays, read from intact files."""
     samples = {name: read(written(folder / name, SAMPLES[name])) for name in SAMPLES}
     return samples | {name: read(converted / name) for name in CONVERTED}
 
 
 def written(path: Path, content: bytes) -> Path:
-    # As a new file: some file systems wait for the disk when one is emptied and written again.
+    # A new file: some file systems wait for the disk when a file is truncated and rewritten.
     path.unlink(missing_ok=True)
     path.write_bytes(content)
     return path
 
 
 def read(path: Path, orientation: str = "paper") -> Volume | None:
-    """Read a volume; `None` where it is refused, in one line that names the file."""
+    """Read a volume; `None` if it is refused, in one line that names the file."""
     try:
         if path.name.endswith((".nii", ".gz")):
             return read_nifti(path, orientation)
@@ -163,7 +161,6 @@ def assert_same(volume: Volume | None, original: Volume) -> None:
         return
     np.testing.assert_array_equal(volume.array, original.array)
     assert volume.array.dtype == original.array.dtype
-    # Without its JSON an array is no other volume, but one of which less is known.
     assert (volume.geometry is None) == (original.geometry is None)
     if volume.geometry:
         np.testing.assert_array_equal(volume.geometry.affine, original.geometry.affine)
@@ -175,7 +172,7 @@ def assert_same(volume: Volume | None, original: Volume) -> None:
 
 @contextmanager
 def little_memory(limit_bytes=ENOUGH_BYTES):
-    """Assert that what is done in this context needs no more memory than that, at any time."""
+    """Assert that the block never allocates more memory than this."""
     tracemalloc.start()
     try:
         yield
@@ -185,11 +182,11 @@ def little_memory(limit_bytes=ENOUGH_BYTES):
     assert peak < limit_bytes
 
 
-# Cut off, damaged
+# Truncated, damaged
 
 
 @pytest.mark.parametrize("name", SAMPLES)
-def test_a_file_cut_off_at_any_byte_is_refused(folder, name):
+def test_a_file_truncated_at_any_byte_is_refused(folder, name):
     content = SAMPLES[name]
     assert read(written(folder / name, content)) is not None
     for shorter in truncations(content):
@@ -197,16 +194,14 @@ def test_a_file_cut_off_at_any_byte_is_refused(folder, name):
 
 
 @pytest.mark.parametrize("name", CHECKSUMMED)
-def test_a_byte_flipped_under_a_checksum_changes_nothing_or_is_refused(folder, originals, name):
+def test_a_flipped_byte_in_a_file_with_a_checksum_is_refused_or_harmless(folder, originals, name):
     for content in flips(SAMPLES[name]):
         assert_same(read(written(folder / name, content)), originals[name])
 
 
 @pytest.mark.parametrize("suffix", ["", ".json"])
 @pytest.mark.parametrize("name", CONVERTED)
-def test_a_byte_flipped_or_cut_off_in_an_array_or_its_json_changes_nothing_or_is_refused(
-    converted, originals, name, suffix
-):
+def test_a_damaged_array_or_sidecar_is_refused_or_harmless(converted, originals, name, suffix):
     path = converted / f"{name}{suffix}"
     content = path.read_bytes()
     try:
@@ -218,20 +213,20 @@ def test_a_byte_flipped_or_cut_off_in_an_array_or_its_json_changes_nothing_or_is
 
 
 @pytest.mark.parametrize("name", UNCHECKED)
-def test_a_byte_flipped_without_a_checksum_costs_no_memory_and_no_trace(folder, name):
+def test_a_flipped_byte_in_a_file_without_a_checksum_needs_no_memory_and_is_one_line(folder, name):
     with little_memory():
         for content in flips(SAMPLES[name], SOME_FLIPS):
             read(written(folder / name, content))
 
 
 @given(st.sampled_from(CHECKSUMMED).flatmap(lambda n: st.tuples(st.just(n), damaged(SAMPLES[n]))))
-def test_damage_under_a_checksum_changes_nothing_or_is_refused(folder, originals, sample):
+def test_random_damage_in_a_file_with_a_checksum_is_refused_or_harmless(folder, originals, sample):
     name, content = sample
     assert_same(read(written(folder / name, content)), originals[name])
 
 
 @given(st.data(), st.sampled_from(CONVERTED), st.sampled_from(["", ".json"]))
-def test_damage_in_an_array_or_its_json_changes_nothing_or_is_refused(
+def test_random_damage_in_an_array_or_sidecar_is_refused_or_harmless(
     converted, originals, data, name, suffix
 ):
     path = converted / f"{name}{suffix}"
@@ -244,28 +239,28 @@ def test_damage_in_an_array_or_its_json_changes_nothing_or_is_refused(
 
 
 @given(st.sampled_from(UNCHECKED).flatmap(lambda n: st.tuples(st.just(n), damaged(SAMPLES[n]))))
-def test_damage_without_a_checksum_costs_no_memory_and_no_trace(folder, sample):
+def test_random_damage_without_a_checksum_needs_no_memory_and_is_one_line(folder, sample):
     name, content = sample
     with little_memory():
         read(written(folder / name, content))
 
 
 @given(st.sampled_from([".nii", ".nii.gz", ".npy", ".npz"]), st.binary(max_size=2000), st.data())
-def test_noise_behind_a_right_beginning_costs_no_memory_and_no_trace(folder, suffix, noise, data):
+def test_noise_after_a_valid_start_needs_no_memory_and_is_one_line(folder, suffix, noise, data):
     name = data.draw(st.sampled_from([name for name in SAMPLES if name.endswith(suffix)]))
     kept = data.draw(st.integers(0, len(SAMPLES[name])))
     with little_memory():
         read(written(folder / name, SAMPLES[name][:kept] + noise))
 
 
-# Made to harm
+# Malicious
 
 ZEROS_1_MIB = zlib.compressobj(wbits=-15)
 ZEROS_1_MIB = ZEROS_1_MIB.compress(bytes(1 << 20)) + ZEROS_1_MIB.flush(zlib.Z_FULL_FLUSH)
 
 
 def bomb(start: bytes, mib: int) -> bytes:
-    """Raw deflate of `start` and as many MiB of zeros, without an end."""
+    """Return raw deflate of `start` and this many MiB of zeros, without an end."""
     packer = zlib.compressobj(wbits=-15)
     return packer.compress(start) + packer.flush(zlib.Z_FULL_FLUSH) + ZEROS_1_MIB * mib
 
@@ -294,7 +289,7 @@ CLAIMS = {
 
 
 @pytest.mark.parametrize("claim", CLAIMS)
-def test_what_a_nifti_header_merely_claims_costs_no_memory(folder, claim):
+def test_a_claim_of_a_nifti_header_alone_needs_no_memory(folder, claim):
     with little_memory():
         assert read(written(folder / "claim.nii", CLAIMS[claim])) is None
         packed = GZIP_HEADER + bomb(CLAIMS[claim], 0)
@@ -303,27 +298,27 @@ def test_what_a_nifti_header_merely_claims_costs_no_memory(folder, claim):
 
 
 @pytest.mark.parametrize("claim", [claim for claim in CLAIMS if claim != "just not too much"])
-def test_endless_zeros_behind_a_nifti_header_cost_no_memory(folder, claim):
+def test_a_gzip_bomb_after_a_nifti_header_needs_no_memory(folder, claim):
     path = written(folder / "bomb.nii.gz", GZIP_HEADER + bomb(CLAIMS[claim], 16 << 10))
     with little_memory(ENOUGH_BYTES + path.stat().st_size):
         assert read(path) is None
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_endless_zeros_behind_the_voxels_cost_no_memory(folder, version):
+def test_a_gzip_bomb_after_the_voxels_needs_no_memory(folder, version):
     path = written(folder / "bomb.nii.gz", GZIP_HEADER + bomb(nifti(version), 16 << 10))
     with little_memory(ENOUGH_BYTES + path.stat().st_size):
         assert read(path) is None
 
 
-def test_what_may_follow_the_voxels_is_a_mib(folder):
+def test_up_to_one_mib_may_follow_the_voxels(folder):
     for suffix, pack in ((".nii", bytes), (".nii.gz", gzip.compress)):
         path = folder / f"trailing{suffix}"
         assert read(written(path, pack(nifti() + bytes(1 << 20)))) is not None
         assert read(written(path, pack(nifti() + bytes((1 << 20) + 1)))) is None
 
 
-def test_extensions_and_several_gzip_members_are_read_over(folder):
+def test_extensions_and_several_gzip_members_are_accepted(folder):
     header, voxels = nifti(vox_offset=352 + 2**20)[:352], nifti()[352:]
     content = header[:348] + b"\1\0\0\0" + struct.pack("<ii", 2**20, 2) + bytes(2**20 - 8) + voxels
     original = read(written(folder / "plain.nii", nifti()))
@@ -338,14 +333,14 @@ def test_extensions_and_several_gzip_members_are_read_over(folder):
         assert_same(volume, original)
 
 
-def test_the_checksum_behind_the_voxels_is_compared(folder):
+def test_the_gzip_checksum_after_the_voxels_is_compared(folder):
     content = bytearray(gzip.compress(nifti() + bytes(1000)))
     content[-5] ^= 1
     assert read(written(folder / "image.nii.gz", content)) is None
 
 
 def npy_of(header: str, rest: bytes = VOXELS.tobytes(), version=1, length=None) -> bytes:
-    """A `.npy` with any text as its header, which says it is `length` characters long."""
+    """Return a `.npy` with any text as its header, whose length is given as `length`."""
     size = struct.pack("<H" if version == 1 else "<I", len(header) if length is None else length)
     return b"\x93NUMPY" + bytes([version, 0]) + size + header.encode("latin1") + rest
 
@@ -387,7 +382,7 @@ NPY_HEADERS = {
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("header", NPY_HEADERS)
-def test_what_a_npy_header_merely_claims_costs_no_memory(folder, header):
+def test_a_claim_of_a_npy_header_alone_needs_no_memory(folder, header):
     content = NPY_HEADERS[header]
     with little_memory():
         assert read(written(folder / "claim.npy", content)) is None
@@ -396,7 +391,7 @@ def test_what_a_npy_header_merely_claims_costs_no_memory(folder, header):
 
 
 def zip_of(packed: bytes, content: bytes = b"", size=None, method=8, members=1, flags=0) -> bytes:
-    """A zip of a member that is called `volume.npy`, whatever its size and checksum are."""
+    """Return a zip of a member `volume.npy` with any size and checksum."""
     name = b"volume.npy"
     size = len(content) if size is None else size
     crc = zlib.crc32(content)
@@ -412,7 +407,7 @@ def zip_of(packed: bytes, content: bytes = b"", size=None, method=8, members=1, 
     return local + packed + directory + b"PK\5\6" + end
 
 
-def test_the_zips_of_these_tests_are_zips(folder):
+def test_the_zips_of_these_tests_are_valid(folder):
     content = npy()
     volume = read(written(folder / "a.npz", zip_of(zlib.compress(content, wbits=-15), content)))
     np.testing.assert_array_equal(volume.array, VOXELS)
@@ -429,7 +424,7 @@ START_OF_BOMB = {
 
 
 @pytest.mark.parametrize("start", START_OF_BOMB)
-def test_a_zip_of_endless_zeros_costs_no_memory(folder, start):
+def test_a_zip_bomb_needs_no_memory(folder, start):
     content, size = START_OF_BOMB[start]
     bombed = zip_of(bomb(content, 16 << 10), content, size)
     path = written(folder / "bomb.npz", bombed)
@@ -437,7 +432,7 @@ def test_a_zip_of_endless_zeros_costs_no_memory(folder, start):
         assert read(path) is None
 
 
-def test_endless_zeros_behind_a_zip_member_are_not_unpacked(folder):
+def test_zeros_after_a_zip_member_are_not_decompressed(folder):
     content = npy()
     bombed = zip_of(bomb(content, 16 << 10), content)
     with little_memory(ENOUGH_BYTES + len(bombed)):
@@ -458,26 +453,25 @@ def test_endless_zeros_behind_a_zip_member_are_not_unpacked(folder):
         zip_of(npy(), npy(), method=8),
         zip_of(npy(), npy(), method=0, flags=1),
         zip_of(npy(), npy(), method=0, members=2),
-        zip_of(npy(), npy(), method=0, members=100_000),
         zip_of(npy(), npy(), method=0, members=0),
     ],
-    ids=range(12),
+    ids=range(11),
 )
-def test_a_zip_that_lies_is_refused(folder, content):
+def test_a_zip_with_false_claims_is_refused(folder, content):
     with little_memory(ENOUGH_BYTES + len(content)):
         assert read(written(folder / "lie.npz", content)) is None
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".npy", ".npz"])
-def test_a_file_of_more_than_a_volume_is_refused_unread(folder, suffix):
+def test_a_file_that_is_too_large_is_refused_before_reading(folder, suffix):
     path = written(folder / f"huge{suffix}", SAMPLES["c.npy"])
     os.truncate(path, 2 * MAX_VOLUME_BYTES)
     with little_memory():
         assert read(path) is None
 
 
-def test_too_little_memory_is_told_of_the_volume(folder):
-    """With address space for half of the volume."""
+def test_too_little_memory_is_an_error_that_names_the_volume(folder):
+    """The address space is enough for half of the volume."""
     size = 512 << 20
     npy_start = npy_of(npy_header("(1024, 1024, 256)"), b"")
     nifti_start = nifti(dim=[3, 1024, 1024, 256, 1, 1, 1, 1])[:352]
@@ -492,7 +486,7 @@ def test_too_little_memory_is_told_of_the_volume(folder):
 import resource
 from pathlib import Path
 from sam_lungs.utils.errors import InputError
-from sam_lungs.data.volumes import read_volume
+from sam_lungs.data.readers import read_volume
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + {size // 2}, -1))
 try:
@@ -508,16 +502,17 @@ except InputError as error:
 
 
 @pytest.mark.parametrize("name", ["c.npy", "nifti1little.nii"])
-def test_a_volume_takes_the_memory_of_one(folder, name):
+def test_reading_needs_the_memory_of_one_volume(folder, name):
     voxels = np.zeros((64, 512, 512), np.int16)
     content = npy(voxels) if name.endswith(".npy") else nifti(voxels=voxels)
     path = written(folder / f"large_{name}", content)
-    with little_memory(len(content) * 1.6):  # and uint8 of it, for the zeros of a NIfTI file
+    # A NIfTI file of zeros is also copied to uint8, which takes half as much.
+    with little_memory(len(content) * 1.6):
         assert read(path).array.shape in ((64, 512, 512), (512, 64, 512))
 
 
 class Runs:
-    """Pickled, it makes a file when it is loaded."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -526,7 +521,7 @@ class Runs:
         return (open, (self.path, "w"))
 
 
-def test_no_pickle_is_run(folder, tmp_path):
+def test_no_pickle_is_loaded(folder, tmp_path):
     trace = tmp_path / "ran"
     objects = np.array([Runs(trace)] * 60, dtype=object).reshape(3, 4, 5)
     pickled = pickle.dumps(Runs(trace))
@@ -540,7 +535,7 @@ def test_no_pickle_is_run(folder, tmp_path):
         "behind_numbers.npy": npy() + pickled,
     }.items():
         assert read(written(folder / name, content)) is None
-        with pytest.raises(InputError, match="pickled" if "objects" in name else name):
+        with pytest.raises(InputError, match="real numbers" if "objects" in name else name):
             read_volume(folder / name)
     assert not trace.exists()
 
@@ -548,7 +543,7 @@ def test_no_pickle_is_run(folder, tmp_path):
 @pytest.mark.parametrize("linked", [False, True])
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".npy", ".npz", ".npy.json"])
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device", "nothing"])
-def test_what_is_no_regular_file_is_refused_at_once(tmp_path, kind, suffix, linked):
+def test_a_path_that_is_not_a_regular_file_is_refused_at_once(tmp_path, kind, suffix, linked):
     path = tmp_path / f"image{suffix}"
     made = tmp_path / "elsewhere" if linked or kind == "device" else path
     if kind == "pipe":
@@ -566,13 +561,13 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path, kind, suffix, link
         assert read(volume) is None
 
 
-def test_a_link_to_a_volume_is_one(tmp_path, folder):
+def test_a_link_to_a_volume_is_read(tmp_path, folder):
     for name, content in SAMPLES.items():
         (tmp_path / name).symlink_to(written(folder / name, content))
         assert read(tmp_path / name) is not None
 
 
-# Right, whatever is in them
+# Valid files of every kind
 
 KINDS = ("b1", *(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)), "f2", "f4", "f8")
 SHAPES = st.tuples(*[st.integers(1, 5)] * 3)
@@ -596,12 +591,12 @@ def voxels_of(kinds):
 
 
 def is_finite(values: np.ndarray) -> bool:
-    """In float32 too."""
+    """Return whether all values are finite as float32."""
     return all(abs(float(value)) <= float(np.finfo(np.float32).max) for value in values.flat)
 
 
 @given(voxels_of(KINDS), st.sampled_from(sorted(LAYOUTS)), st.sampled_from([".npy", ".npz"]))
-def test_arrays_of_any_kind_come_back_as_they_were_or_are_refused(folder, array, layout, suffix):
+def test_arrays_of_any_kind_are_read_as_they_were_written(folder, array, layout, suffix):
     array = LAYOUTS[layout](array)
     path = folder / f"any{suffix}"
     if suffix == ".npy":
@@ -622,15 +617,8 @@ def test_arrays_of_any_kind_come_back_as_they_were_or_are_refused(folder, array,
         np.testing.assert_array_equal(again.array, array)
 
 
-CODES = [
-    "".join(codes)
-    for axes in itertools.permutations(("LR", "PA", "IS"))
-    for codes in itertools.product(*axes)
-]
-
-
 def affine_towards(codes: str, spacing_mm) -> np.ndarray:
-    """An affine whose file axes grow towards `codes`, in numbers that float32 holds."""
+    """Return an affine whose file axes grow towards `codes`, in numbers that float32 holds."""
     affine = np.diag([0, 0, 0, 1.0])
     for axis, (code, size) in enumerate(zip(codes, spacing_mm, strict=True)):
         row = next(row for row, ends in enumerate(("LR", "PA", "IS")) if code in ends)
@@ -640,7 +628,7 @@ def affine_towards(codes: str, spacing_mm) -> np.ndarray:
 
 
 def turned(stored: np.ndarray, codes: str, orientation: str) -> np.ndarray:
-    """What the file's axes become, said in other words than nibabel's."""
+    """Turn the axes of a file without nibabel."""
     if orientation == "paper":
         return stored.transpose(1, 0, 2)
     wanted = "PLS"
@@ -651,7 +639,7 @@ def turned(stored: np.ndarray, codes: str, orientation: str) -> np.ndarray:
 
 
 def scaled(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray | None:
-    """What NIfTI says the values are, number by number; `None` for those it cannot say."""
+    """Scale the values as the NIfTI standard says; `None` if it does not define them."""
     if slope == 0 or not np.isfinite(slope):
         return stored
     if not np.isfinite(intercept):
@@ -677,12 +665,12 @@ def dtype_of(values: np.ndarray) -> type:
     version=st.sampled_from([1, 2]),
     slope=st.sampled_from([0, 1, 1, -1, 2, 0.5, np.nan, np.inf]) | st.floats(width=32),
     intercept=st.sampled_from([0, 0, -1024, 0.25, np.nan]) | st.floats(width=32),
-    codes=st.sampled_from(CODES),
+    codes=st.sampled_from(ALL_ORIENTATIONS),
     spacing_mm=st.tuples(*[st.integers(1, 64).map(lambda eighths: eighths / 8)] * 3),
     orientation=st.sampled_from(["paper", "radiological"]),
     suffix=st.sampled_from([".nii", ".nii.gz"]),
 )
-def test_a_nifti_of_any_kind_is_read_as_it_says_and_masks_go_back_onto_its_grid(
+def test_a_nifti_of_any_kind_is_read_and_masks_are_written_on_its_grid(
     folder, stored, version, slope, intercept, codes, spacing_mm, orientation, suffix
 ):
     affine = affine_towards(codes, spacing_mm)
@@ -724,7 +712,7 @@ AFFINES = st.sampled_from(
 
 
 @given(AFFINES, st.sampled_from([1, 2]))
-def test_an_affine_of_any_numbers_turns_exactly_or_is_not_believed(folder, numbers, version):
+def test_any_affine_turns_exactly_or_is_ignored(folder, numbers, version):
     affine = np.vstack([numbers[:3], [0, 0, 0, 1]])
     with np.errstate(all="ignore"):
         in_single = affine.astype(np.float32)

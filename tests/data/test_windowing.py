@@ -1,5 +1,4 @@
 import hashlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,16 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sam_lungs.data.volumes import Volume, read_volume
+from sam_lungs.data.readers import read_volume
 from sam_lungs.data.windowing import LUNG_WINDOW, Window, choose_window, slice_to_rgb
 from sam_lungs.utils.errors import InputError
 
 
-def volume(*values: float) -> Volume:
-    return Volume(np.array(values)[None, None], None, Path("image.npy"))
-
-
-def test_the_lung_window_is_the_papers():
+def test_the_lung_window_is_that_of_the_paper():
     assert LUNG_WINDOW.range_hu == (-1400, 100)
 
 
@@ -33,19 +28,19 @@ def test_the_lung_window_is_the_papers():
         ),
     ],
 )
-def test_real_slices_give_the_authors_bytes(real_data, name, sha256):
+def test_real_slices_give_the_bytes_of_the_authors(real_data, name, sha256):
     image = read_volume(real_data / f"image_{name}.nii.gz")
-    rgb = slice_to_rgb(image.array[:, :, 0], choose_window("auto", image))
+    rgb = slice_to_rgb(image.array[:, :, 0], choose_window("auto", image.array))
     assert hashlib.sha256(rgb.tobytes()).hexdigest() == sha256
 
 
-def test_values_by_hand_clipped_then_stretched_then_truncated():
+def test_values_are_clipped_then_stretched_then_truncated():
     values = np.array([[-2000, -1400, -650], [-300, 100, 900]], dtype=np.int16)
     grey = [[0, 0, 127], [187, 255, 255]]  # 750 and 1100 of 1500, times 255: 127.5 and 187
     assert slice_to_rgb(values, LUNG_WINDOW)[:, :, 0].tolist() == grey
 
 
-def test_the_stretch_is_the_slices_own_when_it_does_not_fill_the_window():
+def test_a_slice_is_stretched_from_its_own_minimum_to_its_own_maximum():
     assert slice_to_rgb(np.array([[-650, -640]]), LUNG_WINDOW)[:, :, 0].tolist() == [[0, 255]]
     assert slice_to_rgb(np.array([[10, 20, 30]]), None)[:, :, 0].tolist() == [[0, 127, 255]]
 
@@ -71,21 +66,21 @@ def test_the_dtype_of_a_volume_does_not_matter(dtype):
     assert (slice_to_rgb(values.astype(dtype), None) == slice_to_rgb(values, None)).all()
 
 
-def test_auto_tells_hounsfield_units_from_windowed_values():
-    assert choose_window("auto", volume(-1024, 3000)) == LUNG_WINDOW
-    assert choose_window("auto", volume(-501, 0)) == LUNG_WINDOW
-    assert choose_window("auto", volume(0, 255)) is None
-    assert choose_window("auto", volume(7, 7)) is None
+def test_auto_distinguishes_hounsfield_units_from_windowed_values():
+    assert choose_window("auto", np.array([-1024, 3000])) == LUNG_WINDOW
+    assert choose_window("auto", np.array([-501, 0])) == LUNG_WINDOW
+    assert choose_window("auto", np.array([0, 255])) is None
+    assert choose_window("auto", np.array([7, 7])) is None
 
 
 @pytest.mark.parametrize("values", [(-500, 10), (-1, 255), (0, 256), (0, 4095)])
-def test_auto_refuses_values_that_could_be_either(values):
-    with pytest.raises(InputError, match=r"^image\.npy: .*--window"):
-        choose_window("auto", volume(*values))
+def test_auto_refuses_ambiguous_values(values):
+    with pytest.raises(InputError, match=r"^values from .*--window"):
+        choose_window("auto", np.array(values))
 
 
 def test_a_window_can_be_chosen_by_hand():
-    either = volume(0, 4095)
+    either = np.array([0, 4095])
     assert choose_window("lung", either) == LUNG_WINDOW
     assert choose_window("none", either) is None
     assert choose_window("40,400", either) == Window(40, 400)
@@ -94,5 +89,5 @@ def test_a_window_can_be_chosen_by_hand():
 
 @pytest.mark.parametrize("option", ["", "Lung", "40", "40,0", "40,-5", "1,2,3", "nan,5", "0,inf"])
 def test_an_unknown_window_is_refused(option):
-    with pytest.raises(InputError, match="--window"):
-        choose_window(option, volume(0, 1))
+    with pytest.raises(InputError, match="LEVEL,WIDTH"):
+        choose_window(option, np.array([0, 1]))

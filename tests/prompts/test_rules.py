@@ -1,4 +1,4 @@
-"""The prompt rules, against a second implementation that reads them off pixel by pixel."""
+"""The prompt rules, compared with a second implementation that works pixel by pixel."""
 
 import numpy as np
 import pytest
@@ -6,15 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sam_lungs.data.volumes import read_masks
-from sam_lungs.prompts.rules import POINTS, PromptProtocol, make_prompts
+from sam_lungs.data.readers import read_masks
+from sam_lungs.prompts.protocols import POINTS, PromptProtocol
+from sam_lungs.prompts.rules import make_prompts
 
 PAPER = PromptProtocol()
 
 
 @st.composite
 def label_masks(draw) -> np.ndarray:
-    """Masks of any kind: noise, thin lines, rings, crescents, fragments, single pixels."""
+    """Return masks of many kinds: noise, lines, rings, crescents, fragments, single pixels."""
     rows, columns = draw(st.integers(1, 14)), draw(st.integers(1, 14))
     masks = np.zeros((rows, columns), dtype=np.uint8)
     for label in draw(st.lists(st.sampled_from([1, 2, 3, 7]), min_size=1, max_size=4)):
@@ -99,7 +100,7 @@ def test_the_box_is_tight_and_the_negative_point_is_its_centre(masks):
 
 
 @given(label_masks())
-def test_each_connected_region_gets_a_point_of_its_own(masks):
+def test_each_connected_region_gets_one_point(masks):
     prompts = make_prompts(masks, PromptProtocol(points="contours", negative="none"))
     assert prompts.labels.all()
     filled = masks.copy()
@@ -120,7 +121,7 @@ def fill(masks: np.ndarray, row: int, column: int) -> None:
 
 
 @given(label_masks())
-def test_the_centroid_stays_where_it_falls(masks):
+def test_a_centroid_point_stays_at_the_centroid(masks):
     prompts = make_prompts(masks, PromptProtocol(points="centroid"))
     for point, label in zip(prompts.points_rc, np.unique(masks[masks > 0]), strict=False):
         assert point.tolist() == np.argwhere(masks == label).mean(axis=0).astype(int).tolist()
@@ -139,24 +140,30 @@ def drawing(*rows: str) -> np.ndarray:
         (drawing("111", "1..", "1.."), (1, 0)),  # runs that tie: along the column
         (drawing("11111", ".1...", ".1...", ".1..."), (0, 2)),  # the row's run is longer
         (drawing("11111", ".1...", ".1...", ".1...", ".1..."), (2, 1)),  # now the column's is
-        (drawing("1..1", "1..1", "1111"), (1, 0)),  # off the label, one pixel each way: left
-        (drawing("1.11"), (0, 3)),  # off the label: right has more, its middle one is the second
+        (
+            drawing("1..1", "1..1", "1111"),
+            (1, 0),
+        ),  # outside, one pixel on each side: left
+        (drawing("1.11"), (0, 3)),  # outside: right has more, the second is its middle
         (drawing(".1.", "1.1", ".1."), (1, 0)),  # one pixel in each direction: the left one
-        (drawing("1..", "...", "..1"), (0, 0)),  # no direction meets it: the nearest, first one
+        (
+            drawing("1..", "...", "..1"),
+            (0, 0),
+        ),  # nothing in any direction: the nearest
     ],
 )
 def test_points_by_hand(masks, point_rc):
     assert make_prompts(masks, PAPER).points_rc[0].tolist() == list(point_rc)
 
 
-def test_the_negative_point_moves_down_as_far_as_the_border():
+def test_the_negative_point_moves_down_and_stops_at_the_border():
     masks = drawing("....", ".11.", ".11.", "....", "....")
     for rows, row in ((0, 2), (2, 4), (45, 4), (-1, 1), (-45, 0)):
         prompts = make_prompts(masks, PromptProtocol(negative_offset_rows=rows))
         assert prompts.points_rc[-1].tolist() == [row, 2]
 
 
-def test_what_is_not_asked_for_is_not_given():
+def test_prompts_that_are_switched_off_are_left_out():
     masks = drawing(".12.")
     prompts = make_prompts(masks, PromptProtocol(negative="none", box=False))
     assert prompts.box_rc is None
@@ -165,7 +172,7 @@ def test_what_is_not_asked_for_is_not_given():
 
 
 @pytest.mark.parametrize("points", POINTS)
-def test_touching_labels_stay_apart(points):
+def test_touching_labels_get_a_point_each(points):
     prompts = make_prompts(drawing("1122", "1122"), PromptProtocol(points=points, negative="none"))
     assert len(prompts.points_rc) == 2
 

@@ -2,19 +2,19 @@ import pandas as pd
 import pytest
 from conftest import assert_refused
 
-from sam_lungs.study.results import SliceResult, write_results
-
 SCRIPT = "compare_runs.py"
 
 
 @pytest.fixture
 def runs(tmp_path):
-    """Two runs of five cases; the second is better in all of them."""
+    """Two runs of five cases; the second is better in every case."""
     for name, gain in (("paper", 0.0), ("no_box", 0.05)):
         for case in range(5):
             value = 0.5 + gain * (case + 1)
             folder = tmp_path / name / f"image_{case}"
-            write_results(folder, [SliceResult(0, value, value, 0.9, 3, 4)], {})
+            folder.mkdir(parents=True)
+            table = f"slice,jaccard,dice\n0,{value},{value}\n"
+            (folder / "raw_data_2023-05-27_09-43-55.csv").write_text(table)
     return [tmp_path / "paper", tmp_path / "no_box"]
 
 

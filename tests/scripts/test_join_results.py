@@ -1,8 +1,6 @@
 import pytest
 from conftest import assert_refused
 
-from sam_lungs.study.results import SliceResult, write_results
-
 SCRIPT = "join_results.py"
 FILES = [
     "intervals.csv",
@@ -11,12 +9,15 @@ FILES = [
     "joint_results.csv",
     "results.csv",
 ]
+TABLE = "raw_data_2023-05-27_09-43-55.csv"
 
 
 @pytest.fixture
 def results(tmp_path):
     for name, value in (("image_a", 0.5), ("image_b", 0.75)):
-        write_results(tmp_path / "results" / name, [SliceResult(0, value, value, 0.9, 3, 4)], {})
+        (tmp_path / "results" / name).mkdir(parents=True)
+        text = f"slice,jaccard,dice\n0,{value},{value}\n"
+        (tmp_path / "results" / name / TABLE).write_text(text)
     return tmp_path / "results"
 
 
@@ -24,14 +25,14 @@ def test_the_tables_are_written_and_the_summary_is_printed(run, results):
     done = run(SCRIPT, "--results_folder_path", results)
     assert done.returncode == 0
     assert done.stderr == ""
-    header, of_jaccard, *_ = (line.split() for line in done.stdout.splitlines())
+    header, jaccard, *_ = (line.split() for line in done.stdout.splitlines())
     assert header == ["metric", "min", "max", "avg", "std", "slices"]
-    assert of_jaccard[:4] == ["jaccard", "0.5", "0.75", "0.625"]
+    assert jaccard[:4] == ["jaccard", "0.5", "0.75", "0.625"]
     assert "intervals over patients" in done.stdout
     assert sorted(path.name for path in results.iterdir() if path.is_file()) == FILES
 
 
-def test_tables_can_go_elsewhere(run, results, tmp_path):
+def test_the_tables_can_be_written_to_another_folder(run, results, tmp_path):
     assert run(SCRIPT, "-r", results, "--output_folder", tmp_path / "joined").returncode == 0
     assert len(list((tmp_path / "joined").iterdir())) == len(FILES)
     assert not list(results.glob("*.csv"))
@@ -39,6 +40,6 @@ def test_tables_can_go_elsewhere(run, results, tmp_path):
 
 def test_bad_input_is_one_line(run, results, tmp_path):
     assert_refused(run(SCRIPT, "-r", tmp_path / "missing"), "missing")
-    (results / "image_a" / "raw_data.csv").write_text("slice,jaccard,dice\n0,0.5,0.")
-    assert_refused(run(SCRIPT, "-r", results), "image_a", "process its image again")
+    (results / "image_a" / TABLE).write_text("slice,jaccard,dice\n0,0.5,0.")
+    assert_refused(run(SCRIPT, "-r", results), "image_a", "process the image again")
     assert not list(results.glob("*.csv"))

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from conftest import ROOT, assert_refused, chest, save_nifti
 
-from sam_lungs.data.volumes import is_converted, read_nifti, read_volume, write_numpy
+from sam_lungs.data.arrays import is_converted, write_numpy
+from sam_lungs.data.nifti import read_nifti
+from sam_lungs.data.readers import read_volume
 
 SCRIPT = "nifti_to_numpy.py"
 IMAGE, _ = chest()
@@ -43,7 +45,7 @@ def test_a_dry_run_writes_nothing(run, nifti, tmp_path, option):
     assert list(tmp_path.iterdir()) == [nifti]
 
 
-def test_bad_input_is_one_line_and_leaves_the_old_output_alone(run, nifti, tmp_path):
+def test_bad_input_is_one_line_and_keeps_the_old_output(run, nifti, tmp_path):
     output = tmp_path / "image.npy"
     output.write_bytes(b"before")
     (tmp_path / "text.nii").write_text("not a volume")
@@ -56,14 +58,14 @@ def test_bad_input_is_one_line_and_leaves_the_old_output_alone(run, nifti, tmp_p
     assert len(list(tmp_path.iterdir())) == 5
 
 
-def test_outputs_that_cannot_be_are_refused(run, nifti, tmp_path):
+def test_impossible_outputs_are_refused(run, nifti, tmp_path):
     (tmp_path / "file").touch()
     for output in (tmp_path / "file" / "image.npy", tmp_path / "image.nii", tmp_path / "image"):
         assert_refused(run(SCRIPT, "-i", nifti, "-o", output), str(output))
         assert_refused(run(SCRIPT, "-i", nifti, "-o", output, "-n"))
 
 
-def test_an_affine_that_turns_nothing_is_refused_for_radiological_only(run, tmp_path):
+def test_a_degenerate_affine_is_refused_for_radiological_only(run, tmp_path):
     nifti = save_nifti(tmp_path / "image.nii", IMAGE)
     flat = bytearray(nifti.read_bytes())
     flat[280:328] = bytes(48)  # the rows of the header's affine
@@ -80,7 +82,7 @@ def times(folder):
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz"])
 @pytest.mark.parametrize("orientation", ["paper", "radiological"])
-def test_what_is_converted_already_stays_as_it_is(run, nifti, tmp_path, suffix, orientation):
+def test_a_converted_volume_is_skipped(run, nifti, tmp_path, suffix, orientation):
     output = tmp_path / "new" / f"image{suffix}"
     arguments = (SCRIPT, "-i", nifti, "-o", output, "--orientation", orientation)
     run(*arguments)
@@ -128,7 +130,7 @@ def turn(nifti, output):
 @pytest.mark.parametrize(
     "change", [damage_array, damage_json, cut_array, lose_array, lose_json, change_source, turn]
 )
-def test_anything_else_is_converted_anew(run, nifti, tmp_path, change):
+def test_a_damaged_or_outdated_array_is_converted_again(run, nifti, tmp_path, change):
     output = tmp_path / "image.npy"
     write_numpy(read_nifti(nifti), output)
     change(nifti, output)
@@ -141,7 +143,7 @@ def test_anything_else_is_converted_anew(run, nifti, tmp_path, change):
     assert is_converted(nifti, output, "paper")
 
 
-def test_several_volumes_are_paired_in_order_and_a_broken_one_is_reported(run, nifti, tmp_path):
+def test_several_volumes_are_converted_in_order_and_a_broken_one_is_reported(run, nifti, tmp_path):
     broken, other = tmp_path / "broken.nii", save_nifti(tmp_path / "other.nii", IMAGE + 1)
     broken.touch()
     outputs = [tmp_path / name for name in ("c.npy", "b.npy", "a.npz")]
@@ -157,7 +159,7 @@ def test_several_volumes_are_paired_in_order_and_a_broken_one_is_reported(run, n
     assert not outputs[1].exists()
 
 
-def test_volumes_and_arrays_that_do_not_pair_up_are_refused(run, nifti, tmp_path):
+def test_different_numbers_of_volumes_and_arrays_are_refused(run, nifti, tmp_path):
     output = tmp_path / "image.npy"
     assert_refused(run(SCRIPT, "-i", nifti, nifti, "-o", output), "2 volumes but 1")
     assert_refused(run(SCRIPT, "-i", nifti, nifti, "-o", output, output), "two volumes")
@@ -165,6 +167,6 @@ def test_volumes_and_arrays_that_do_not_pair_up_are_refused(run, nifti, tmp_path
     assert list(tmp_path.iterdir()) == [nifti]
 
 
-def test_the_script_does_without_torch():
+def test_the_script_does_not_import_torch():
     code = "import sys, nifti_to_numpy; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

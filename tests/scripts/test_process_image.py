@@ -11,9 +11,11 @@ import torch
 from conftest import assert_refused, chest, save_nifti
 from segment_anything import SamPredictor, sam_model_registry
 
-from sam_lungs.data.volumes import read_nifti, write_numpy
+from sam_lungs.data.arrays import write_numpy
+from sam_lungs.data.nifti import read_nifti
 from sam_lungs.data.windowing import LUNG_WINDOW, slice_to_rgb
-from sam_lungs.prompts.rules import PromptProtocol, make_prompts
+from sam_lungs.prompts.protocols import PromptProtocol
+from sam_lungs.prompts.rules import make_prompts
 from sam_lungs.study.metrics import dice, jaccard
 
 SCRIPT = "process_image.py"
@@ -39,13 +41,13 @@ def volumes(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def sam_predictors_answer(vit_b) -> list[float]:
-    """Everything from `jaccard` on in the row of slice 1, by way of segment-anything alone."""
+def reference_row(vit_b) -> list[float]:
+    """The columns from `jaccard` on in the row of slice 1, computed with segment-anything alone."""
     sam = sam_model_registry["vit_b"]()
     sam.load_state_dict(torch.load(vit_b, weights_only=True))
     predictor = SamPredictor(sam.eval())
     predictor.set_image(slice_to_rgb(IMAGE[:, :, 1], LUNG_WINDOW))
-    true = MASKS[:, :, 1] > 0
+    reference = MASKS[:, :, 1] > 0
     prompts = make_prompts(MASKS[:, :, 1], PromptProtocol())
     predicted, score, _ = predictor.predict(
         point_coords=prompts.points_rc[:, ::-1],
@@ -54,11 +56,11 @@ def sam_predictors_answer(vit_b) -> list[float]:
         multimask_output=False,
     )
     predicted = predicted[0]
-    areas = [np.count_nonzero(true), np.count_nonzero(predicted)]
-    return [jaccard(predicted, true), dice(predicted, true), float(score[0]), *areas]
+    areas = [np.count_nonzero(reference), np.count_nonzero(predicted)]
+    return [jaccard(predicted, reference), dice(predicted, reference), float(score[0]), *areas]
 
 
-def test_a_volume_between_two_broken_ones(run, volumes, vit_b, sam_predictors_answer, tmp_path):
+def test_a_volume_between_two_broken_ones(run, volumes, vit_b, reference_row, tmp_path):
     broken = [volumes / "image_broken.npy", volumes / "image_missing.npy"]
     broken[0].write_bytes((volumes / "image_a.npy").read_bytes()[:-1])
     masks = volumes / "masks_a.npy"
@@ -74,19 +76,17 @@ def test_a_volume_between_two_broken_ones(run, volumes, vit_b, sam_predictors_an
     for error, path in zip(errors, broken, strict=True):
         assert str(path) in error
 
-    results, debug = (tmp_path / "out" / name / "image_a" for name in ("results", "debug"))
+    results = tmp_path / "out" / "results" / "image_a"
     assert [path.name for path in results.parent.iterdir()] == ["image_a"]
     row = pd.read_csv(results / "raw_data.csv").iloc[1]
-    assert row.tolist() == pytest.approx([1, *sam_predictors_answer], rel=1e-5)
+    assert row.tolist() == pytest.approx([1, *reference_row], rel=1e-5)
     run_record = json.loads((results / "run.json").read_text())
     assert run_record["options"]["checkpoint"] == str(vit_b)
-    assert (debug / "slice_1_prediction.png").stat().st_size > 10_000
-    assert (debug / "slice_1_prompt.yml").exists()
+    assert (results / "debug" / "slice_1_prediction.png").stat().st_size > 10_000
+    assert (results / "debug" / "slice_1_prompt.yml").exists()
 
 
-def test_several_protocols_and_kept_embeddings(
-    run, volumes, vit_b, sam_predictors_answer, tmp_path
-):
+def test_several_protocols_and_kept_embeddings(run, volumes, vit_b, reference_row, tmp_path):
     def study(folder):
         done = run(
             SCRIPT,
@@ -101,7 +101,7 @@ def test_several_protocols_and_kept_embeddings(
 
     first = study(tmp_path / "first")
     row = pd.read_csv(tmp_path / "first" / "paper" / "image_a" / "raw_data.csv").iloc[1]
-    assert row.tolist() == pytest.approx([1, *sam_predictors_answer], rel=1e-4)
+    assert row.tolist() == pytest.approx([1, *reference_row], rel=1e-4)
     assert first.keys() == {"paper", "no_box", "centroid_points"}
     assert len(set(first.values())) == 3
     (kept,) = (tmp_path / "embeddings" / "vit_b" / "image_a").iterdir()
@@ -110,21 +110,21 @@ def test_several_protocols_and_kept_embeddings(
     assert kept.stat().st_mtime_ns == before
 
 
-def test_one_slice_is_printed(run, volumes, vit_b, sam_predictors_answer):
+def test_the_metrics_of_one_slice_are_printed(run, volumes, vit_b, reference_row):
     done = run(
         SCRIPT,
         *("--image_file_path", volumes / "image_a.npy"),
         *("--masks_file_path", volumes / "masks_a.npy"),
         *("--slice", 1, "--model", "vit_b", "--checkpoint", vit_b, "--device", "cpu"),
     )
-    index, score, *_ = sam_predictors_answer
+    index, score, *_ = reference_row
     assert done.stdout == f"Jaccard index: {index:.4f}\nDice score: {score:.4f}\n"
     assert done.stderr == ""
     assert done.returncode == 0
     assert not (volumes / "results").exists()
 
 
-def test_a_slice_without_lung_is_no_error(run, volumes):
+def test_a_slice_without_lung_is_not_an_error(run, volumes):
     done = run(SCRIPT, "-i", volumes / "image_a.npy", "-m", volumes / "masks_a.npy", "-s", 0)
     assert "no lung" in done.stdout
     assert done.returncode == 0
@@ -206,7 +206,7 @@ def test_bad_options_are_one_line_and_write_nothing(run, volumes, tmp_path):
     pair = ("-i", volumes / "image_a.npy", "-m", volumes / "masks_a.npy")
     (tmp_path / "file").touch()
     before = sorted(tmp_path.rglob("*"))
-    assert_refused(run(SCRIPT, *pair, "-s", 2), "image_a.npy", "0 to 1")
+    assert_refused(run(SCRIPT, *pair, "-s", 2), "image_a.npy", "give 0 to 1")
     assert_refused(run(SCRIPT, *pair, "--output_folder", tmp_path / "file" / "out"), "file")
     assert_refused(run(SCRIPT, *pair, "--window", "wide"), "--window wide")
     assert_refused(run(SCRIPT, *pair, "--batch_size", 0), "--batch_size 0")
@@ -216,6 +216,9 @@ def test_bad_options_are_one_line_and_write_nothing(run, volumes, tmp_path):
     assert_refused(run(SCRIPT, *pair, "--tolerance_mm", "near"), "--tolerance_mm near")
     assert_refused(run(SCRIPT, *pair, "--prompts", "paper,none"), "no protocol 'none'")
     assert_refused(run(SCRIPT, *pair, "--prompts", "paper", "--no_box"), "--prompts")
+    assert_refused(run(SCRIPT, *pair, "--windw", "lung"), "did you mean --window?")
+    assert_refused(run(SCRIPT, *pair, "--slice", 1, "--save_masks"), "--save_masks")
+    assert_refused(run(SCRIPT, *pair, "--threads", 0), "--threads 0")
     assert_refused(run(SCRIPT, *pair, "--embeddings_folder", tmp_path / "file" / "kept"), "file")
     assert_refused(run(SCRIPT, *pair, "--checkpoint", tmp_path / "none.pth"), "none.pth")
     assert_refused(run(SCRIPT, *pair, volumes / "masks_a.npy"), "1 images but 2 masks")

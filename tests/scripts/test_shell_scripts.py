@@ -1,7 +1,6 @@
-"""The shell scripts, run as a user runs them, in a copy of the project's tree.
+"""The shell scripts, run in a copy of the project's tree.
 
-What is heavy or needs a network (the project's Python, conda, the dataset's server) is replaced
-by a stand-in that writes down how it was called.
+The project's Python and conda are replaced by stand-ins that record how they were called.
 """
 
 import os
@@ -10,16 +9,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, chest, save_nifti
 
-from sam_lungs.data.volumes import is_converted
-from sam_lungs.prompts.rules import PROTOCOLS
+from sam_lungs.data.arrays import is_converted
+from sam_lungs.prompts.protocols import PROTOCOLS
 
-SHELL_FILES = [*sorted(ROOT.glob("scripts/**/*.sh")), ROOT / ".ci/run"]
+SCRIPTS = sorted(ROOT.glob("scripts/*.sh"))
+SHELL_FILES = [*SCRIPTS, ROOT / ".ci/run"]
 CHECKPOINTS = "sam_lungs.segmenters.checkpoints"
 RUN_CONFIGURATIONS = sorted(ROOT.glob(".run/*.run.xml"))
 
@@ -35,15 +36,15 @@ class Tree:
         self.root = folder / "a project"
         self.bin = folder / "stand ins"
         self.calls_log = folder / "calls"
-        for made in (self.root, self.bin):
-            made.mkdir()
+        for new in (self.root, self.bin):
+            new.mkdir()
         shutil.copytree(ROOT / "scripts", self.root / "scripts")
         shutil.copytree(ROOT / ".ci", self.root / ".ci")
         shutil.copy(ROOT / "environment.yml", self.root)
         (self.root / "requirements.txt").write_text("# nothing\n")
         (self.root / "requirements-dev.txt").write_text("-r requirements.txt\n# no more\n")
         (self.root / "working_data").mkdir()
-        # The tests' own Python is the machine's python3, and no conda is found.
+        # python3 is the tests' own Python, and there is no conda.
         self.executable("python3", f'exec "{sys.executable}" "$@"')
         path = [d for d in os.environ["PATH"].split(os.pathsep) if not Path(d, "conda").exists()]
         self.environment = {**os.environ, "PATH": os.pathsep.join([str(self.bin), *path])}
@@ -51,7 +52,7 @@ class Tree:
             self.environment.pop(name, None)
 
     def executable(self, path, body: str) -> Path:
-        """Write a bash program; `path` is relative to the folder that PATH begins with."""
+        """Write a bash program; `path` is relative to the first folder of PATH."""
         program = self.bin / path
         program.parent.mkdir(parents=True, exist_ok=True)
         program.write_text(f"#!/usr/bin/env bash\n{body}\n")
@@ -59,7 +60,7 @@ class Tree:
         return program
 
     def recorder(self, path, rest: str = "") -> Path:
-        """An executable that adds its name, its folder and its arguments to `calls`."""
+        """Write a bash program that adds its name, working directory and arguments to `calls`."""
         write = f"{{ echo {shlex.quote(str(path))}; pwd; printf '%s\\n' \"$@\"; echo; }}"
         return self.executable(path, f"{write} >>{shlex.quote(str(self.calls_log))}\n{rest}")
 
@@ -80,6 +81,19 @@ class Tree:
             timeout=50,
         )
 
+    def start(self, script, *arguments, **environment):
+        """Start a script and return it once its Python has printed "started"."""
+        running = subprocess.Popen(
+            [self.root / script, *arguments],
+            env={**self.environment, **environment},
+            stdout=subprocess.PIPE,
+            text=True,
+            # Ignored where a shell started the tests in the background.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        assert any(line == "started\n" for line in running.stdout)
+        return running
+
 
 @pytest.fixture
 def tree(tmp_path):
@@ -87,7 +101,7 @@ def tree(tmp_path):
 
 
 def assert_one_error(run, *words):
-    """The script failed with status 1 and one line of its own that has these words."""
+    """Assert exit status 1 and one error line that has these words."""
     assert run.returncode == 1, run.stderr
     lines = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, run.stderr
@@ -104,7 +118,7 @@ def succeeded(run):
 
 
 @pytest.mark.parametrize("path", SHELL_FILES, ids=lambda path: path.name)
-def test_shell_files_are_sound(path):
+def test_shell_files_are_valid(path):
     text = path.read_bytes().decode()
     assert "\r" not in text
     assert text.startswith("#!/usr/bin/env bash\n# ")
@@ -113,75 +127,112 @@ def test_shell_files_are_sound(path):
     subprocess.run(["bash", "-n", path], check=True)
 
 
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_help_prints_the_usage_and_does_nothing_else(tree, tmp_path, path):
+    python = tree.recorder("my python")
+    for option in ("--help", "-h"):
+        run = tree.run(f"scripts/{path.name}", "a", option, cwd=tmp_path, PYTHON=str(python))
+        assert succeeded(run).stderr == ""
+        assert "usage: scripts/" in run.stdout or path.name == "project.sh"
+        assert "#" not in run.stdout
+    assert tree.calls == []
+
+
+# PyCharm's run configurations
+
+
+def options_of(path: Path) -> dict[str, str]:
+    options = ET.fromstring(path.read_text()).iter("option")
+    return {option.get("name"): option.get("value") for option in options}
+
+
 @pytest.mark.parametrize("path", RUN_CONFIGURATIONS, ids=lambda path: path.name)
-def test_run_configurations_name_what_exists(path):
+def test_run_configurations_name_existing_files(path):
     text = path.read_bytes().decode()
     assert "\r" not in text
-    options = {
-        option.get("name"): option.get("value") for option in ET.fromstring(text).iter("option")
-    }
-    assert options["SDK_HOME"] == ""
-    assert options["WORKING_DIRECTORY"] == "$PROJECT_DIR$"
+    options = options_of(path)
+    if "SCRIPT_PATH" in options:
+        target = options["SCRIPT_PATH"]
+        folder = options["SCRIPT_WORKING_DIRECTORY"]
+    else:
+        target = options.get("SCRIPT_NAME") or options["_new_target"].strip('"')
+        folder = options["WORKING_DIRECTORY"]
+        assert '<module name="sam-lungs" />' in text
+        # The project's interpreter.
+        assert (options["SDK_HOME"], options["IS_MODULE_SDK"]) == ("", "false")
+    assert folder == "$PROJECT_DIR$"
+    if options.get("MODULE_MODE") == "true":
+        target = f"$PROJECT_DIR$/{target.replace('.', '/')}.py"
+    assert Path(target.replace("$PROJECT_DIR$", str(ROOT))).exists()
 
-    target = options.get("SCRIPT_NAME") or options["_new_target"].strip('"')
-    target = Path(target.replace("$PROJECT_DIR$", str(ROOT)))
-    assert target.exists()
-    for word in shlex.split(options.get("PARAMETERS", "")):
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in RUN_CONFIGURATIONS if "PARAMETERS" in options_of(path)],
+    ids=lambda path: path.name,
+)
+def test_run_configurations_use_existing_options(run, path):
+    options = options_of(path)
+    help_text = run(options["SCRIPT_NAME"].removeprefix("$PROJECT_DIR$/"), "--help").stdout
+    for word in shlex.split(options["PARAMETERS"]):
         if word.startswith("--"):
-            assert f'"{word}"' in target.read_text()
-        elif "/" in word and not word.startswith("datasets/"):
-            assert (ROOT / word).parent.is_dir()
+            assert word in help_text.replace(",", " ").split()
+        elif "/" in word:
+            assert word.split("/")[0] in ("datasets", "working_data")
 
 
-def test_there_are_run_configurations():
-    assert len(RUN_CONFIGURATIONS) == 7
+def test_every_script_has_a_run_configuration():
+    texts = "".join(path.read_text() for path in RUN_CONFIGURATIONS)
+    helpers = {"project.sh", "download_checkpoints.sh", "compare_pythons.sh"}
+    for path in [*SCRIPTS, *ROOT.glob("*.py")]:
+        assert path.name in texts or path.name in helpers
 
 
 # Which Python runs the project
 
-CONDA_WITH_SAM = """
+
+def conda_lists(name: str, folder: Path) -> str:
+    """Return the body of a conda whose `env list` has an environment of that name."""
+    return f"""
 case "$1 $2" in
-  "env list") printf '# conda environments:\\nbase  * /c\\nsam     /c/envs/sam\\nsample  /c/s\\n' ;;
+  "env list") printf '# conda environments:\\n#\\nbase  * /c\\n{name}   %s\\nsample  /c/s\\n' \
+    {shlex.quote(str(folder))} ;;
 esac
 """
-CONDA_WITHOUT_SAM = CONDA_WITH_SAM.replace("\\nsam ", "\\nsamuel ")
 
 
-def test_python_is_looked_for_in_order(tree, tmp_path):
-    """Each way of having a Python outranks those added before it."""
+def test_python_is_found_in_order(tree, tmp_path):
+    """Each way to have a Python takes precedence over those added before it."""
     script = "scripts/download_model_checkpoints.sh"
     assert_one_error(tree.run(script, cwd=tmp_path), "scripts/setup.sh")
 
     venv = tree.recorder("../a project/.venv/bin/python")
     succeeded(tree.run(script, "vit_b", cwd=tmp_path))
-    assert tree.calls == [
-        [
-            str(venv.relative_to(tree.bin)),
-            str(tree.root),
-            "-m",
-            CHECKPOINTS,
-            "vit_b",
+    module = ["-m", CHECKPOINTS]
+    assert tree.calls == [[str(venv.relative_to(tree.bin)), str(tree.root), *module, "vit_b"]]
+
+    # Another environment of conda, and one that has no Python.
+    folder = tmp_path / "conda envs/sam"
+    for name in ("samuel", "sam"):
+        tree.executable("conda", conda_lists(name, folder))
+        succeeded(tree.run(script))
+        assert tree.calls[-1][0] == str(venv.relative_to(tree.bin))
+
+    tree.recorder(folder / "bin/python")
+    for active in ("", " *", " +"):
+        tree.executable("conda", conda_lists(f"sam{active}", folder))
+        succeeded(tree.run(script, "vit_l", "vit_h"))
+        assert tree.calls[-1] == [
+            *(str(folder / "bin/python"), str(tree.root), *module),
+            *("vit_l", "vit_h"),
         ]
-    ]
-
-    tree.executable("conda", CONDA_WITHOUT_SAM)
-    succeeded(tree.run(script))
-    assert tree.calls[1][0] == str(venv.relative_to(tree.bin))
-
-    tree.recorder("conda", CONDA_WITH_SAM)
-    succeeded(tree.run(script, "vit_l", "vit_h"))
-    name, folder, *arguments = tree.calls[-1]
-    assert (name, folder) == ("conda", str(tree.root))
-    assert " ".join(arguments) == (
-        "run -n sam --no-capture-output python -m sam_lungs.segmenters.checkpoints vit_l vit_h"
-    )
 
     python = tree.recorder("my python")
     succeeded(tree.run(script, PYTHON=str(python)))
-    assert tree.calls[-1] == ["my python", str(tree.root), "-m", CHECKPOINTS]
+    assert tree.calls[-1] == ["my python", str(tree.root), *module]
 
 
-def test_relative_PYTHON_is_meant_from_where_the_caller_stands(tree):
+def test_relative_PYTHON_is_relative_to_the_callers_folder(tree):
     tree.recorder("my python")
     script = "scripts/download_model_checkpoints.sh"
     succeeded(tree.run(script, cwd=tree.bin, PYTHON="./my python"))
@@ -193,11 +244,13 @@ def test_relative_PYTHON_is_meant_from_where_the_caller_stands(tree):
     ("cwd", "script"),
     [("scripts", "./test.sh"), (".", "scripts/test.sh"), ("scripts", "../scripts/test.sh")],
 )
-def test_scripts_are_called_from_any_folder(tree, cwd, script):
+def test_scripts_run_from_any_folder(tree, cwd, script):
     python = tree.recorder("my python")
     environment = {**tree.environment, "PYTHON": str(python), "CDPATH": str(tree.root.parent)}
     subprocess.run([script, "-k", "a b"], cwd=tree.root / cwd, env=environment, check=True)
-    assert tree.calls == [["my python", str(tree.root), "-m", "pytest", "-k", "a b"]]
+    (call,) = tree.calls
+    assert call[:4] == ["my python", str(tree.root), "-m", "pytest"]
+    assert call[-2:] == ["-k", "a b"]
 
 
 def test_download_checkpoints_is_another_name(tree):
@@ -211,7 +264,7 @@ def test_download_checkpoints_is_another_name(tree):
 # scripts/setup.sh
 
 
-def test_setup_makes_a_venv_once_and_again_when_requirements_change(tree):
+def test_setup_creates_a_venv_once_and_updates_it_when_requirements_change(tree):
     python = tree.root / ".venv/bin/python"
     succeeded(tree.run("scripts/setup.sh", "requirements-dev.txt"))
     subprocess.run([python, "-m", "pip", "--version"], check=True, stdout=subprocess.DEVNULL)
@@ -222,20 +275,21 @@ def test_setup_makes_a_venv_once_and_again_when_requirements_change(tree):
 
     (tree.root / "requirements.txt").write_text("./no such package\n")
     assert tree.run("scripts/setup.sh").returncode != 0
-    # What failed half way counts as not done, even for the requirements that had been met.
+    # After a failed update the environment counts as out of date, even for the old requirements.
     (tree.root / "requirements.txt").write_text("# nothing\n")
     assert "is ready" in succeeded(tree.run("scripts/setup.sh")).stdout
     assert "up to date" in succeeded(tree.run("scripts/setup.sh")).stdout
 
 
-def test_setup_makes_a_half_made_venv_anew(tree):
-    tree.executable("../a project/.venv/bin/python", "[[ $* != *pip* ]]")
+@pytest.mark.parametrize("lacks", ["pip", "version_info"])
+def test_setup_replaces_a_broken_or_old_venv(tree, lacks):
+    tree.executable("../a project/.venv/bin/python", f"[[ $* != *{lacks}* ]]")
     tree.recorder("python3")
     tree.run("scripts/setup.sh")
     assert tree.calls[-1][2:] == ["-m", "venv", "--clear", ".venv"]
 
 
-def test_setup_leaves_PYTHON_alone(tree):
+def test_setup_uses_PYTHON_as_it_is(tree):
     python = tree.recorder("my python")
     run = succeeded(tree.run("scripts/setup.sh", PYTHON=str(python)))
     assert str(python) in run.stdout
@@ -245,51 +299,83 @@ def test_setup_leaves_PYTHON_alone(tree):
 
 CONDA = """
 case "$1 $2" in
-  "env list") ls "$ENVS" | sed 's|$|    /envs|' ;;
-  "env create" | "env update") mkdir -p "$ENVS/sam" ;;
-  "run -n")
-    [[ -d $ENVS/$3 ]] || exit 1
-    if [[ $* == *sysconfig* ]]; then echo "$ENVS/sam/made_from"; fi ;;
+  "env list") ls "$ENVS" | sed "s|$|    $ENVS/sam|" ;;
+  "env create" | "env update")
+    mkdir -p "$ENVS/sam/bin"
+    ln -sf "$CONDA_PYTHON" "$ENVS/sam/bin/python" ;;
 esac
 """
 
 
-def test_setup_makes_and_updates_the_conda_environment(tree, tmp_path):
-    tree.environment["ENVS"] = str(tmp_path / "envs")
-    (tmp_path / "envs").mkdir()
-    tree.recorder("conda", CONDA)
+@pytest.fixture
+def conda(tree, tmp_path):
+    """A stand-in for conda, whose environment `sam` has a recording Python."""
+    envs = tmp_path / "my envs"
+    envs.mkdir()
+    tree.environment["ENVS"] = str(envs)
+    stamps = shlex.quote(str(envs / "sam/made_from"))
+    python = tree.recorder("conda python", f"[[ $* != *sysconfig* ]] || echo {stamps}")
+    tree.environment["CONDA_PYTHON"] = str(python)
+    return tree.recorder("conda", CONDA)
 
-    def actions():
-        """What changes an environment, in order, since the last look."""
-        words = [" ".join(call[2:]) for call in tree.calls]
-        tree.calls_log.unlink()
-        return [w for w in words if "sysconfig" not in w and w != "env list"]
 
-    python = "run -n sam --no-capture-output python"
-    pip = f"{python} -m pip install --disable-pip-version-check --requirement"
+def changes(tree) -> list[str]:
+    """Return the calls that change an environment or run something in it, and forget them."""
+    words = [" ".join([call[0], *call[2:]]) for call in tree.calls]
+    tree.calls_log.unlink()
+    return [w for w in words if "sysconfig" not in w and "env list" not in w]
+
+
+def test_setup_creates_and_updates_the_conda_environment(tree, conda):
+    pip = "conda python -m pip install --disable-pip-version-check --requirement"
     environment = "--name sam --file environment.yml"
 
     succeeded(tree.run("scripts/setup.sh"))
-    assert actions() == [f"env create {environment}", f"{pip} requirements.txt"]
+    assert changes(tree) == [f"conda env create {environment}", f"{pip} requirements.txt"]
     succeeded(tree.run("scripts/setup.sh"))
-    assert actions() == []
+    assert changes(tree) == []
     succeeded(tree.run("scripts/test.sh", "-x"))
-    assert actions() == [
-        f"env update {environment}",
-        f"{pip} requirements-dev.txt",
-        f"{python} -m pytest -x",
-    ]
+    *setup, pytest_call = changes(tree)
+    assert setup == [f"conda env update {environment}", f"{pip} requirements-dev.txt"]
+    assert pytest_call.startswith("conda python -m pytest ")
     succeeded(tree.run("scripts/setup.sh"))
-    assert actions() == []
+    assert changes(tree) == []
     assert not (tree.root / ".venv").exists()
 
 
-def test_setup_says_what_python3_lacks(tree):
+def test_setup_says_how_to_replace_a_conda_environment_that_cannot_be_updated(tree, conda):
+    (Path(tree.environment["ENVS"]) / "sam").mkdir()
+    tree.executable("conda", CONDA.replace("mkdir -p", "exit 1 #"))
+    assert_one_error(tree.run("scripts/setup.sh"), "conda env remove --name sam")
+
+
+def test_setup_cpu_adds_the_index_of_pytorchs_cpu_builds(tree, conda):
+    index = "https://download.pytorch.org/whl/cpu"
+    tree.recorder("conda python", f"echo $PIP_EXTRA_INDEX_URL >>{shlex.quote(str(tree.calls_log))}")
+    tree.run("scripts/setup.sh")
+    assert index not in tree.calls_log.read_text()
+    tree.run("scripts/setup.sh", "--cpu", "requirements-dev.txt", PIP_EXTRA_INDEX_URL="http://mine")
+    assert f"http://mine {index}" in tree.calls_log.read_text()
+
+
+def test_setup_says_what_is_missing(tree):
+    for name in ("python3.11", "python3.12", "python3.13"):
+        tree.executable(name, "exit 1")
     tree.executable("python3", "[[ $2 != *version_info* ]]")
-    assert_one_error(tree.run("scripts/setup.sh"), "3.10")
+    assert_one_error(tree.run("scripts/setup.sh"), "3.11")
     tree.executable("python3", "[[ $2 != *ensurepip* ]]")
-    assert_one_error(tree.run("scripts/setup.sh"), "venv")
+    assert_one_error(tree.run("scripts/setup.sh"), "python3-venv")
     assert_one_error(tree.run("scripts/setup.sh", "no.txt"), "no.txt")
+    assert_one_error(tree.run("scripts/setup.sh", "--gpu"), "--gpu")
+
+
+def test_setup_finds_a_newer_python_than_python3(tree):
+    tree.executable("python3", "exit 1")
+    tree.executable("python3.13", "exit 1")
+    tree.recorder("python3.12")
+    tree.run("scripts/setup.sh")
+    assert tree.calls[-1][0] == "python3.12"
+    assert tree.calls[-1][2:] == ["-m", "venv", "--clear", ".venv"]
 
 
 # .ci/run
@@ -300,6 +386,7 @@ def test_setup_says_what_python3_lacks(tree):
     [
         ("===== 3 passed, 2 skipped in 0.12s =====", 0, 0),
         ("===== \033[32m3 passed\033[0m in 61.20s (0:01:01) =====", 0, 0),
+        ("2 workers [3 items]\n...\n===== 3 passed in 0.42s =====", 0, 0),
         ("===== 5 skipped in 0.12s =====", 0, 1),
         ("===== 2 xpassed in 0.12s =====", 0, 1),
         ("===== no tests ran in 0.01s =====", 5, 5),
@@ -373,8 +460,8 @@ def test_nifti_to_numpy_converts_the_dataset_in_one_call(tree, tmp_path):
     ]
 
 
-def test_nifti_to_numpy_repairs_and_turns_what_is_there(tree):
-    """With the real Python, on a dataset of two volumes, one of which is broken."""
+def test_nifti_to_numpy_replaces_broken_and_differently_oriented_arrays(tree):
+    """Runs the real Python on a dataset of two volumes, one of them broken."""
     for folder in (IMAGES, MASKS):
         (tree.root / "datasets/zenodo" / folder).mkdir(parents=True)
     for name in ("nifti_to_numpy.py", "sam_lungs"):
@@ -399,7 +486,7 @@ def test_nifti_to_numpy_repairs_and_turns_what_is_there(tree):
     assert is_converted(masks, arrays[1], "radiological")
 
 
-def test_nifti_to_numpy_says_where_the_dataset_comes_from(tree):
+def test_nifti_to_numpy_names_the_script_that_downloads_the_dataset(tree):
     run = tree.run("scripts/nifti_to_numpy.sh", PYTHON=sys.executable)
     assert_one_error(run, "scripts/download_dataset.sh")
     make_dataset(tree)
@@ -409,92 +496,22 @@ def test_nifti_to_numpy_says_where_the_dataset_comes_from(tree):
     assert run.stdout == ""
 
 
-# scripts/process_images.sh
+# scripts/process_images.sh and paper.sh
 
 
-@pytest.mark.parametrize(
-    ("options", "results"),
-    [
-        ([], "working_data/results"),
-        (["--precision", "a b"], "working_data/results"),
-        (["--output_folder", "my results", "--debug"], "my results"),
-        (["--output_folder=my results"], "my results"),
-        (["--prompts", "paper,no_box"], "working_data/results/paper,working_data/results/no_box"),
-        (["--prompts=points", "--output_folder=my results"], "my results/points"),
-        (["--dry_run"], ""),
-        (["-n"], ""),
-        (["--help"], ""),
-    ],
-)
-def test_process_images_runs_the_study_in_one_call_joins_and_reports(tree, options, results):
-    python = tree.recorder("my python")
-    succeeded(tree.run("scripts/process_images.sh", *options, PYTHON=str(python)))
-
-    process, *after = [call[2:] for call in tree.calls]
-    assert process[:2] == ["process_image.py", "--image_file_path"]
-    images, masks = process[2:22], process[23:43]
-    assert process[22] == "--masks_file_path"
-    assert process[43:] == options
+def test_process_images_runs_the_study_in_one_call(tree):
+    python = tree.recorder("my python", "exit 7")
+    options = ["--precision", "a b", "--prompts=paper,no_box"]
+    assert tree.run("scripts/process_images.sh", *options, PYTHON=str(python)).returncode == 7
+    (call,) = tree.calls
+    assert call[2:4] == ["process_image.py", "--image_file_path"]
+    images, masks = call[4:24], call[25:45]
+    assert call[24] == "--masks_file_path"
+    assert call[45:] == ["--report", *options]
     assert len(set(images)) == 20
     assert images[0] == "working_data/image_coronacases_001.npy"
     assert images[19] == "working_data/image_radiopaedia_7_85703_0.npy"
     assert masks == [image.replace("/image_", "/masks_") for image in images]
-    folders = results.split(",") if results else []
-    expected = [["join_results.py", "--results_folder_path", folder] for folder in folders]
-    if folders:
-        compare = ["--compare", *folders[1:]] if folders[1:] else []
-        expected.append(["make_report.py", "--results_folder_path", folders[0], *compare])
-    assert after == expected
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_process_images_stops_when_its_study_has_stopped_kindly(tree, number, status):
-    python = tree.recorder(
-        "my python", "trap 'echo slice written; exit 143' TERM\necho begun\nsleep 30 & wait"
-    )
-    running = subprocess.Popen(
-        [tree.root / "scripts/process_images.sh"],
-        env={**tree.environment, "PYTHON": str(python)},
-        stdout=subprocess.PIPE,
-        text=True,
-        # Which is ignored where the tests are started in a shell's background.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    assert running.stdout.readline() == "begun\n"
-    running.send_signal(number)
-    assert running.stdout.readline() == "slice written\n"
-    assert running.wait(timeout=20) == status
-    assert len(tree.calls) == 1
-    running.stdout.close()
-
-
-def test_a_second_signal_reaches_the_study_too(tree):
-    python = tree.recorder(
-        "my python",
-        "trap 'trap - TERM; echo stopping' TERM\necho begun\nwhile :; do sleep 0.1; done",
-    )
-    running = subprocess.Popen(
-        [tree.root / "scripts/process_images.sh"],
-        env={**tree.environment, "PYTHON": str(python)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert running.stdout.readline() == "begun\n"
-    running.send_signal(signal.SIGTERM)
-    assert running.stdout.readline() == "stopping\n"
-    running.send_signal(signal.SIGTERM)
-    assert running.wait(timeout=20) == 143
-    assert running.stdout.read() == ""  # once nobody holds it open any more
-    running.stdout.close()
-
-
-def test_process_images_does_not_join_after_a_failure(tree):
-    python = tree.recorder("my python", "exit 1")
-    assert tree.run("scripts/process_images.sh", PYTHON=str(python)).returncode == 1
-    assert len(tree.calls) == 1
-
-
-# scripts/paper/
 
 
 @pytest.mark.parametrize(
@@ -507,28 +524,66 @@ def test_process_images_does_not_join_after_a_failure(tree):
         (5, "radiopaedia_10_85902_3", "171"),
     ],
 )
-def test_figures_draw_the_papers_slices_with_protocols_there_are(tree, figure, volume, index):
-    python = tree.recorder("my python", f"mkdir -p working_data/paper/figure_{figure}/debug")
-    script = f"scripts/paper/figure_{figure}.sh"
-    succeeded(tree.run(script, "--model", "vit_b", PYTHON=str(python)))
+def test_figures_draw_the_slices_of_the_paper(tree, figure, volume, index):
+    python = tree.recorder("my python")
+    name = f"figure_{figure}"
+    run = succeeded(tree.run("scripts/paper.sh", name, "--model", "vit_b", PYTHON=str(python)))
+    assert f"working_data/paper/{name}/debug" in run.stdout
     (call,) = tree.calls
-    after = {
-        option: call[call.index(option) + 1] for option in ("-i", "-m", "--slice", "--prompts")
-    }
+    after = {option: call[call.index(option) + 1] for option in call if option.startswith("-")}
     assert after["-i"] == f"working_data/image_{volume}.npy"
     assert after["-m"] == f"working_data/masks_{volume}.npy"
     assert after["--slice"] == index
+    assert after["--output_folder"] == f"working_data/paper/{name}/results"
     assert set(after["--prompts"].split(",")) <= PROTOCOLS.keys()
     assert "--debug" in call
     assert call[-2:] == ["--model", "vit_b"]
 
 
-def test_the_papers_table_is_the_study(tree):
+def test_table_1_is_the_study(tree):
     python = tree.recorder("my python")
-    succeeded(tree.run("scripts/paper/table_1.sh", "--model", "vit_b", PYTHON=str(python)))
-    process, *_ = tree.calls
-    assert process[2] == "process_image.py"
-    assert process[-2:] == ["--model", "vit_b"]
+    succeeded(tree.run("scripts/paper.sh", "table_1", "--model", "vit_b", PYTHON=str(python)))
+    (call,) = tree.calls
+    assert call[2] == "process_image.py"
+    assert call[-3:] == ["--report", "--model", "vit_b"]
+
+
+def test_paper_lists_its_names(tree):
+    for arguments in ([], ["figure_6"]):
+        assert_one_error(tree.run("scripts/paper.sh", *arguments), "table_1", "figure_5", "--help")
+
+
+# Signals
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("script", ["process_images.sh", "demo.sh"])
+def test_signals_reach_python_at_once(tree, tmp_path, conda, script, number, status):
+    """With a conda environment: `conda run` would not forward the signal."""
+    stopped = tmp_path / "stopped"
+    stop = f"echo >{shlex.quote(str(stopped))}; exit {status}"
+    study = tree.executable(
+        "study", f"trap {shlex.quote(stop)} INT TERM\necho started\nsleep 30 & wait"
+    )
+    python = Path(tree.environment["ENVS"]) / "sam/bin/python"
+    python.parent.mkdir(parents=True)
+    if script == "demo.sh":
+        # demo.py runs several commands, each in a process of its own.
+        python.symlink_to(sys.executable)
+        (tree.root / "scripts/demo.py").write_text(
+            f"from commands import run\nrun([{str(study)!r}])\n"
+        )
+        tree.executable("../a project/scripts/setup.sh", "")
+    else:
+        python.symlink_to(study)
+
+    with tree.start(f"scripts/{script}") as running:
+        running.send_signal(number)
+        assert running.wait(timeout=50) == status
+        deadline = time.monotonic() + 50
+        while not stopped.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 # scripts/download_*.sh
@@ -543,7 +598,7 @@ def test_the_papers_table_is_the_study(tree):
     ],
 )
 @pytest.mark.parametrize("status", [0, 1, 130])
-def test_downloads_are_the_modules(tree, tmp_path, script, module, status):
+def test_download_scripts_run_the_modules(tree, tmp_path, script, module, status):
     python = tree.recorder("my python", f"exit {status}")
     options = ["--mirror", "http://127.0.0.1/a folder"]
     run = tree.run(f"scripts/{script}.sh", *options, cwd=tmp_path, PYTHON=str(python))

@@ -4,73 +4,131 @@ import numpy as np
 import pytest
 import torch
 
-from sam_lungs.segmenters import embeddings
-from sam_lungs.segmenters.embeddings import DTYPES, EmbeddingStore
+from sam_lungs.segmenters.base import EMBEDDINGS_PRECISIONS, Decoded, Segmenter
+from sam_lungs.segmenters.embeddings import EmbeddingStore
 from sam_lungs.utils.errors import InputError
 
-SIGNATURE = {
-    "window_hu": [-1400.0, 100.0],
-    "checkpoint": "ab" * 32,
-    "precision": "float32",
-    "versions": {"torch": "2.6", "numpy": "1.26"},
+IDENTITY = {
+    "model": "vit_l",
+    "family": "segment-anything",
+    "weights": {"sam.pth": "ab" * 32},
+    "preprocessing": "as before",
+    "packages": {"torch": "2.6", "numpy": "1.26"},
 }
 VOXELS = np.arange(12, dtype=np.int16).reshape(3, 4)
 
 
+class ThreeTensors:
+    """A segmenter with three tensors per embedding, like SAM 2."""
+
+    device = torch.device("cpu")
+    identity = IDENTITY
+
+    def prepare(self, image_rgb):
+        return torch.as_tensor(image_rgb).permute(2, 0, 1)
+
+    def encode(self, pictures):
+        batch = torch.stack(pictures).float() / 7
+        return batch, batch.sum(1), batch[:, :1, ::2, ::2]
+
+    def decode(self, embeddings, size_rc, prompts, mask_logits=None):
+        shape = len(prompts), len(prompts[0])
+        score = sum(tensor.flatten(1).sum(1) for tensor in embeddings)
+        masks = torch.zeros((*shape, *size_rc), dtype=torch.bool)
+        return Decoded(masks, score[:, None].expand(shape), torch.zeros((*shape, 4, 4)))
+
+    def batch_size(self):
+        return 1
+
+
 @pytest.fixture
-def embedding() -> torch.Tensor:
-    return torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(0))
+def embedding() -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(0)
+    return tuple(torch.randn(shape, generator=generator) for shape in ((2, 3, 3), (4, 2, 2), (5,)))
 
 
-def store(folder, dtype="float32", **changed) -> EmbeddingStore:
-    return EmbeddingStore(folder, SIGNATURE | changed, DTYPES[dtype])
+def store(
+    folder, identity=IDENTITY, window_hu=(-1400.0, 100.0), precision="float32", stored="float32"
+) -> EmbeddingStore:
+    return EmbeddingStore(folder, identity, window_hu, precision, stored)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_what_is_kept_comes_back_rounded_as_said(tmp_path, embedding, dtype):
-    held = store(tmp_path / "a" / "b", dtype)
-    held.save(7, VOXELS, embedding)
-    assert torch.equal(held.load(7, VOXELS), held.round(embedding))
-    assert torch.equal(held.round(embedding), embedding) == (dtype == "float32")
-    assert held.load(7, VOXELS).dtype == torch.float32
-    assert held.load(6, VOXELS) is None
+def assert_equal(one, other) -> None:
+    assert len(one) == len(other)
+    assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("stored", EMBEDDINGS_PRECISIONS)
+@pytest.mark.parametrize("count", [1, 3])
+def test_load_returns_the_rounded_embedding(tmp_path, embedding, stored, count):
+    embedding = embedding[:count]
+    kept = store(tmp_path / "a" / "b", stored=stored)
+    kept.save(7, VOXELS, embedding)
+    loaded = kept.load(7, VOXELS)
+    assert_equal(loaded, kept.round(embedding))
+    assert torch.equal(loaded[0], embedding[0]) == (stored == "float32")
+    assert {tensor.dtype for tensor in loaded} == {torch.float32}
+    assert kept.load(6, VOXELS) is None
+
+
+def test_a_segmenter_with_three_tensors_per_embedding(tmp_path):
+    segmenter: Segmenter = ThreeTensors()
+    images = np.random.default_rng(0).integers(0, 256, (2, 6, 8, 3), dtype=np.uint8)
+    encoded = segmenter.encode([segmenter.prepare(image) for image in images])
+    kept = store(tmp_path, segmenter.identity)
+    for index, embedding in enumerate(zip(*encoded, strict=True)):
+        kept.save(index, images[index, :, :, 0], embedding)
+    slices = [kept.load(index, images[index, :, :, 0]) for index in range(2)]
+    loaded = tuple(torch.stack(tensors) for tensors in zip(*slices, strict=True))
+    assert_equal(loaded, encoded)
+    prompts = [[None], [None]]
+    assert_equal(
+        segmenter.decode(loaded, (6, 8), prompts), segmenter.decode(encoded, (6, 8), prompts)
+    )
 
 
 @pytest.mark.parametrize(
     "changed",
     [
-        {"window_hu": [-1400.0, 101.0]},
+        {"window_hu": (-1400.0, 101.0)},
         {"window_hu": None},
-        {"checkpoint": "ac" * 32},
         {"precision": "bfloat16"},
-        {"versions": {"torch": "2.7", "numpy": "1.26"}},
-        {"versions": {"torch": "2.6"}},
-        {"dtype": "float16"},
+        {"stored": "float16"},
+        {"identity": IDENTITY | {"weights": {"sam.pth": "ac" * 32}}},
+        {"identity": IDENTITY | {"weights": IDENTITY["weights"] | {"config.json": "ac" * 32}}},
+        {"identity": IDENTITY | {"preprocessing": "another"}},
+        {"identity": IDENTITY | {"packages": {"torch": "2.7", "numpy": "1.26"}}},
+        {"identity": IDENTITY | {"packages": {"torch": "2.6"}}},
     ],
     ids=str,
 )
-def test_every_field_of_the_signature_counts(tmp_path, embedding, changed):
+def test_every_part_of_the_signature_counts(tmp_path, embedding, changed):
     store(tmp_path).save(0, VOXELS, embedding)
     assert store(tmp_path, **changed).load(0, VOXELS) is None
     assert store(tmp_path).load(0, VOXELS) is not None
 
 
-def test_so_do_voxels_their_type_and_shape_and_the_preprocessing(tmp_path, embedding, monkeypatch):
-    held = store(tmp_path)
-    held.save(0, VOXELS, embedding)
+def test_renamed_weights_are_a_cache_hit(tmp_path, embedding):
+    store(tmp_path).save(0, VOXELS, embedding)
+    renamed = IDENTITY | {"weights": {"renamed.pth": "ab" * 32}}
+    assert store(tmp_path, renamed).load(0, VOXELS) is not None
+
+
+def test_voxels_their_dtype_and_shape_count(tmp_path, embedding):
+    kept = store(tmp_path)
+    kept.save(0, VOXELS, embedding)
     other = VOXELS.copy()
     other[1, 1] += 1
     for voxels in (other, VOXELS.view(np.uint16), VOXELS.reshape(4, 3), VOXELS[:2]):
-        assert held.load(0, voxels) is None
-    # How they lie in memory does not.
-    assert held.load(0, np.asfortranarray(VOXELS)) is not None
-    monkeypatch.setattr(embeddings, "PREPROCESSING", "another")
-    assert held.load(0, VOXELS) is None
+        assert kept.load(0, voxels) is None
+    # The order in memory does not count.
+    assert kept.load(0, np.asfortranarray(VOXELS)) is not None
 
 
-def test_no_flipped_byte_and_no_truncation_gives_another_embedding(tmp_path, embedding):
-    held = store(tmp_path)
-    held.save(0, VOXELS, embedding)
+def test_a_flipped_byte_or_a_truncation_never_gives_another_embedding(tmp_path, embedding):
+    embedding = embedding[:2]
+    kept = store(tmp_path)
+    kept.save(0, VOXELS, embedding)
     (path,) = tmp_path.iterdir()
     content = path.read_bytes()
     refused = 0
@@ -80,24 +138,25 @@ def test_no_flipped_byte_and_no_truncation_gives_another_embedding(tmp_path, emb
             content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :],
         ):
             path.write_bytes(changed)
-            loaded = held.load(0, VOXELS)
+            loaded = kept.load(0, VOXELS)
             refused += loaded is None
-            assert loaded is None or torch.equal(loaded, embedding)
-    # Some bytes, such as the zip's time stamps, mean nothing.
+            if loaded is not None:
+                assert_equal(loaded, embedding)
+    # Some bytes, such as the time stamps of the zip format, have no meaning.
     assert refused > 1.7 * len(content)
     path.write_bytes(content)
-    assert torch.equal(held.load(0, VOXELS), embedding)
+    assert_equal(kept.load(0, VOXELS), embedding)
 
 
-def test_a_file_that_would_run_code_is_not_unpickled(tmp_path):
+def test_a_pickle_in_a_file_is_not_loaded(tmp_path):
     np.savez(tmp_path / "slice_0000.npz", signature=np.array([print], dtype=object))
     assert store(tmp_path).load(0, VOXELS) is None
 
 
 @pytest.mark.parametrize("step", [(np, "savez"), (os, "replace")], ids=str)
-def test_a_kill_at_any_step_leaves_what_was_there(tmp_path, embedding, monkeypatch, step):
-    held = store(tmp_path)
-    held.save(0, VOXELS, embedding)
+def test_a_kill_at_any_step_leaves_the_old_file(tmp_path, embedding, monkeypatch, step):
+    kept = store(tmp_path)
+    kept.save(0, VOXELS, embedding)
     (path,) = tmp_path.iterdir()
     half = path.read_bytes()[:500]
 
@@ -109,13 +168,13 @@ def test_a_kill_at_any_step_leaves_what_was_there(tmp_path, embedding, monkeypat
         patch.setattr(*step, killed)
         for index in (0, 1):
             with pytest.raises(KeyboardInterrupt):
-                held.save(index, VOXELS, embedding + 1)
+                kept.save(index, VOXELS, tuple(tensor + 1 for tensor in embedding))
     assert list(tmp_path.iterdir()) == [path]
-    assert torch.equal(held.load(0, VOXELS), embedding)
-    assert held.load(1, VOXELS) is None
+    assert_equal(kept.load(0, VOXELS), embedding)
+    assert kept.load(1, VOXELS) is None
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path, embedding):
+def test_an_unwritable_folder_is_named(tmp_path, embedding):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file"):
         store(tmp_path / "file").save(0, VOXELS, embedding)

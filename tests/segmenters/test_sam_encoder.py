@@ -1,4 +1,4 @@
-"""The image encoder beside segment-anything's: the same weights, the same embeddings."""
+"""The image encoder gives the same embeddings as segment-anything's with the same weights."""
 
 from functools import partial
 
@@ -11,12 +11,12 @@ from sam_lungs.segmenters import sam_encoder as encoder
 from sam_lungs.segmenters.sam_compact import build_compact
 from sam_lungs.segmenters.sam_encoder import Encoder
 
-# Width, heads and windows of SAM's sizes; two blocks stand for all of their kind.
+# Width and heads of SAM's sizes; built with two blocks, one with windows and one without.
 SIZES = {"vit_b": (768, 12), "vit_l": (1024, 16), "vit_h": (1280, 16)}
 
 
 def build(size: str, side: int = 272, window: int = 14) -> ImageEncoderViT:
-    """An untrained image encoder; 272 pixels are 17 x 17 tokens, and so not whole windows of 14."""
+    """Return an untrained image encoder; 272 pixels are 17 x 17 tokens, not a multiple of 14."""
     torch.manual_seed(0)
     if size == "compact":
         vit = build_compact().image_encoder
@@ -39,7 +39,7 @@ def build(size: str, side: int = 272, window: int = 14) -> ImageEncoderViT:
 def pictures(vit: ImageEncoderViT, count: int) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(count, 3, vit.img_size, vit.img_size, generator=generator)
-    images[:, :, 200:] = 0  # as a slice that is not square is padded
+    images[:, :, 200:] = 0  # like the padding of a slice that is not square
     return images
 
 
@@ -49,7 +49,7 @@ def relative_difference(one: torch.Tensor, other: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("size", [*SIZES, "compact"])
-def test_embeddings_are_segment_anythings(size, count):
+def test_embeddings_equal_those_of_segment_anything(size, count):
     vit = build(size)
     images = pictures(vit, count)
     theirs = vit(images)
@@ -61,21 +61,21 @@ def test_embeddings_are_segment_anythings(size, count):
 
 
 @pytest.mark.parametrize("window", [1, 4, 7, 16, 17, 20])
-def test_any_window_fits_or_is_padded(window):
+def test_every_window_size(window):
     vit = build("vit_b", window=window)
     images = pictures(vit, 1)
     assert relative_difference(Encoder(vit, torch.float32).encode(images), vit(images)) < 1e-5
 
 
 @pytest.mark.parametrize("bias_numbers", [1, 300, 17**2 * 5, 17**4, 17**4 * 12, 1 << 30])
-def test_the_pieces_that_attention_is_cut_into_do_not_matter(monkeypatch, bias_numbers):
+def test_the_size_of_the_pieces_does_not_matter(monkeypatch, bias_numbers):
     vit = build("vit_b")
     images = pictures(vit, 2)
     monkeypatch.setattr(encoder, "BIAS_NUMBERS", bias_numbers)
     assert relative_difference(Encoder(vit, torch.float32).encode(images), vit(images)) < 1e-5
 
 
-def test_attention_for_gpus_is_the_same(monkeypatch):
+def test_attention_for_gpus_gives_the_same_embeddings(monkeypatch):
     vit = build("vit_l")
     images = pictures(vit, 2)
     monkeypatch.setattr(encoder, "_attend_in_pieces", encoder._attend_extended)
@@ -85,7 +85,7 @@ def test_attention_for_gpus_is_the_same(monkeypatch):
 @pytest.mark.parametrize(
     ("dtype", "near"), [(torch.bfloat16, 0.02), (torch.float16, 0.003)], ids=str
 )
-def test_lower_precision_is_near_and_is_not_float32(dtype, near):
+def test_lower_precision_is_close_but_not_equal_to_float32(dtype, near):
     images = pictures(build("vit_b"), 1)
     exact = build("vit_b")(images)
     lower = Encoder(build("vit_b"), dtype).encode(images)

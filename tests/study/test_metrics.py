@@ -14,9 +14,9 @@ MASK_PAIRS = SHAPES.flatmap(lambda shape: st.tuples(arrays(bool, shape), arrays(
 
 def test_values_by_hand():
     predicted = np.array([[1, 1, 1, 0]], dtype=bool)
-    true = np.array([[0, 1, 1, 1]], dtype=bool)
-    assert jaccard(predicted, true) == 2 / 4
-    assert dice(predicted, true) == 4 / 6
+    reference = np.array([[0, 1, 1, 1]], dtype=bool)
+    assert jaccard(predicted, reference) == 2 / 4
+    assert dice(predicted, reference) == 4 / 6
 
 
 def test_two_empty_masks_have_no_value_and_one_has_zero():
@@ -29,35 +29,35 @@ def test_two_empty_masks_have_no_value_and_one_has_zero():
 
 @given(MASK_PAIRS)
 def test_both_are_symmetric_fractions_that_determine_each_other(masks):
-    predicted, true = masks
-    if not (predicted | true).any():
+    predicted, reference = masks
+    if not (predicted | reference).any():
         return
-    j, d = jaccard(predicted, true), dice(predicted, true)
+    j, d = jaccard(predicted, reference), dice(predicted, reference)
     assert 0 <= j <= d <= 1
-    assert (j, d) == (jaccard(true, predicted), dice(true, predicted))
+    assert (j, d) == (jaccard(reference, predicted), dice(reference, predicted))
     assert d == pytest.approx(2 * j / (1 + j))
-    assert (j == 1) == (predicted == true).all()
+    assert (j == 1) == (predicted == reference).all()
 
 
 def test_surfaces_by_hand():
-    predicted, true = np.zeros((2, 12, 12), dtype=bool)
-    predicted[5, 5] = true[5, 9] = True
+    predicted, reference = np.zeros((2, 12, 12), dtype=bool)
+    predicted[5, 5] = reference[5, 9] = True
     # One pixel each, four columns of half a millimetre apart.
-    near = surface_agreement(predicted, true, (2.0, 0.5), tolerance_mm=1.4)
+    near = surface_agreement(predicted, reference, (2.0, 0.5), tolerance_mm=1.4)
     assert near.hd95_mm == pytest.approx(2)
     assert near.nsd == 0
-    assert surface_agreement(predicted, true, (2.0, 0.5), tolerance_mm=2.1).nsd == 1
-    rows = surface_agreement(predicted.T, true.T, (2.0, 0.5), tolerance_mm=2.1)
+    assert surface_agreement(predicted, reference, (2.0, 0.5), tolerance_mm=2.1).nsd == 1
+    rows = surface_agreement(predicted.T, reference.T, (2.0, 0.5), tolerance_mm=2.1)
     assert rows.hd95_mm == pytest.approx(8)
     assert rows.nsd == 0
 
 
 def test_half_of_an_outline_may_agree():
-    true = np.zeros((40, 40), dtype=bool)
-    true[10:30, 10:30] = True
-    predicted = true.copy()
+    reference = np.zeros((40, 40), dtype=bool)
+    reference[10:30, 10:30] = True
+    predicted = reference.copy()
     predicted[10:30, 30:36] = True  # moves one side of four by 6 pixels
-    agreement = surface_agreement(predicted, true, (1.0, 1.0), tolerance_mm=0.9)
+    agreement = surface_agreement(predicted, reference, (1.0, 1.0), tolerance_mm=0.9)
     # Of 80 and 92 mm of outline 60 and 60 agree, and a corner's worth more.
     assert agreement.nsd == pytest.approx(120 / 172, abs=0.03)
     assert agreement.hd95_mm == pytest.approx(6)
@@ -75,17 +75,17 @@ def test_surfaces_of_empty_masks():
 @settings(deadline=None)
 @given(MASK_PAIRS, st.floats(0.1, 5), st.floats(0.1, 5), st.floats(0, 4))
 def test_surfaces_are_symmetric_and_scale_with_the_spacing(masks, row_mm, column_mm, tolerance_mm):
-    predicted, true = masks
-    if not (predicted.any() and true.any()):
+    predicted, reference = masks
+    if not (predicted.any() and reference.any()):
         return
-    one = surface_agreement(predicted, true, (row_mm, column_mm), tolerance_mm)
+    one = surface_agreement(predicted, reference, (row_mm, column_mm), tolerance_mm)
     assert 0 <= one.nsd <= 1
     assert 0 <= one.hd95_mm <= math.hypot(*np.multiply(predicted.shape, (row_mm, column_mm)))
-    other = surface_agreement(true, predicted, (row_mm, column_mm), tolerance_mm)
+    other = surface_agreement(reference, predicted, (row_mm, column_mm), tolerance_mm)
     assert other == pytest.approx(one)
     # By a power of two, which rounds nothing.
-    double = surface_agreement(predicted, true, (2 * row_mm, 2 * column_mm), 2 * tolerance_mm)
+    double = surface_agreement(predicted, reference, (2 * row_mm, 2 * column_mm), 2 * tolerance_mm)
     assert double.nsd == pytest.approx(one.nsd)
     assert double.hd95_mm == pytest.approx(2 * one.hd95_mm)
-    if (predicted == true).all():
+    if (predicted == reference).all():
         assert one == (1, 0)

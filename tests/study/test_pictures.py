@@ -4,9 +4,10 @@ import pytest
 from conftest import chest
 from nibabel import orientations
 
-from sam_lungs.data.geometry import Geometry
-from sam_lungs.prompts.rules import PromptProtocol, make_prompts
-from sam_lungs.segmenters.sam import Prediction
+from sam_lungs.data.volume import Geometry
+from sam_lungs.prompts.protocols import PromptProtocol
+from sam_lungs.prompts.rules import make_prompts
+from sam_lungs.segmenters.base import Prediction
 from sam_lungs.study.pictures import save_prediction
 
 PAPER = PromptProtocol()
@@ -22,7 +23,7 @@ def geometry_of(shape, codes: str, sizes_mm=(1, 1, 1)) -> Geometry:
         ),
         np.array((100, 100, 100)),
     ) @ np.diag([*sizes_mm, 1.0])
-    return Geometry(affine, shape, np.array([[0, 1], [1, 1], [2, 1]]), "test")
+    return Geometry(affine, shape, np.array([[0, 1], [1, 1], [2, 1]]))
 
 
 def draw(path, image, masks, geometry=None, protocol=PAPER) -> np.ndarray:

@@ -7,7 +7,9 @@ import torch
 from conftest import chest, tiny_sam
 
 from sam_lungs.data.windowing import LUNG_WINDOW, slice_to_rgb
-from sam_lungs.prompts.rules import PROTOCOLS, make_prompts
+from sam_lungs.prompts.protocols import PROTOCOLS
+from sam_lungs.prompts.rules import make_prompts
+from sam_lungs.segmenters.base import segment
 from sam_lungs.segmenters.embeddings import EmbeddingStore
 from sam_lungs.segmenters.sam import SamSegmenter
 from sam_lungs.study.metrics import overlap
@@ -35,18 +37,18 @@ def one_by_one():
     """Every slice with lung, segmented alone."""
     (segmenter,) = segmenters()
     return {
-        index: segmenter.segment(read(index).image_rgb, read(index).prompts[0])
+        index: segment(segmenter, read(index).image_rgb, read(index).prompts[0])
         for index in range(1, SLICES)
     }
 
 
 def assert_same(segmented, one_by_one) -> None:
-    assert [each.asked.index for each in segmented] == list(range(1, SLICES))
+    assert [each.prompted.index for each in segmented] == list(range(1, SLICES))
     for each in segmented:
-        alone = one_by_one[each.asked.index]
-        assert each.scores == [alone.score]
-        true = each.asked.masks > 0
-        assert each.overlaps == [overlap(alone.mask, true)]
+        alone = one_by_one[each.prompted.index]
+        assert each.predicted_ious == [alone.predicted_iou]
+        reference = each.prompted.masks > 0
+        assert each.overlaps == [overlap(alone.mask, reference)]
         np.testing.assert_array_equal(each.masks[0], alone.mask)
 
 
@@ -69,12 +71,12 @@ def test_several_devices_work_at_once(monkeypatch):
     assert len(list(Pipeline(segmenters(3), 1).run(read, range(1, 7)))) == 6
 
 
-def test_masks_stay_where_they_are_unless_they_are_asked_for():
+def test_masks_are_kept_only_on_request():
     for segmented in Pipeline(segmenters(), 4).run(read, range(1, SLICES)):
         assert segmented.masks is None
 
 
-def test_many_protocols_at_once_are_each_of_them_alone():
+def test_several_protocols_give_what_each_gives_alone():
     together = Pipeline(segmenters(), 4, keep_masks=True).run(
         lambda index: read(index, PROTOCOLS.values()), range(1, SLICES)
     )
@@ -85,7 +87,7 @@ def test_many_protocols_at_once_are_each_of_them_alone():
         )
         for one, many in zip(alone, together, strict=True):
             assert one.overlaps == [many.overlaps[place]]
-            assert one.scores == [many.scores[place]]
+            assert one.predicted_ious == [many.predicted_ious[place]]
             np.testing.assert_array_equal(one.masks[0], many.masks[place])
 
 
@@ -104,7 +106,7 @@ def fits(slices: int, monkeypatch) -> list[int]:
     return given
 
 
-def test_short_of_memory_the_batch_is_halved_and_stays_so(one_by_one, monkeypatch):
+def test_a_batch_too_large_for_the_memory_is_halved_for_good(one_by_one, monkeypatch):
     given = fits(2, monkeypatch)
     pipeline = Pipeline(segmenters(), 8, keep_masks=True)
     assert_same(list(pipeline.run(read, range(1, SLICES))), one_by_one)
@@ -113,7 +115,7 @@ def test_short_of_memory_the_batch_is_halved_and_stays_so(one_by_one, monkeypatc
     assert max(given[before:]) == 2
 
 
-def test_short_of_memory_for_one_slice_is_said(monkeypatch):
+def test_too_little_memory_for_one_slice_is_an_input_error(monkeypatch):
     fits(0, monkeypatch)
     with pytest.raises(InputError, match="too little memory"):
         list(Pipeline(segmenters(), 4).run(read, range(1, SLICES)))
@@ -133,12 +135,17 @@ def test_slices_are_read_ahead_but_not_all(monkeypatch):
     slices.close()
 
 
-def test_what_goes_wrong_in_a_thread_is_raised():
+def test_an_error_in_a_thread_is_raised():
     def broken(index):
         raise InputError("slice 3: broken")
 
     with pytest.raises(InputError, match="slice 3"):
         list(Pipeline(segmenters(), 2).run(broken, range(1, 4)))
+
+
+def store_in(folder, stored_precision: str = "float32") -> EmbeddingStore:
+    identity = {"weights": {}, "preprocessing": "", "packages": {}}
+    return EmbeddingStore(folder, identity, None, "float32", stored_precision)
 
 
 @pytest.fixture
@@ -147,20 +154,20 @@ def encoded(monkeypatch) -> list[int]:
     return fits(100, monkeypatch)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-def test_embeddings_that_were_kept_need_no_encoder_and_change_nothing(tmp_path, encoded, dtype):
-    store = EmbeddingStore(tmp_path, {}, dtype)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_kept_embeddings_replace_the_encoder_and_change_nothing(tmp_path, encoded, dtype):
+    store = store_in(tmp_path, dtype)
     first = list(Pipeline(segmenters(), 4).run(read, range(1, SLICES), store))
     assert sum(encoded) == SLICES - 1
     second = list(Pipeline(segmenters(), 3).run(read, range(1, SLICES), store))
     assert sum(encoded) == SLICES - 1
     for one, other in zip(first, second, strict=True):
         assert one.overlaps == other.overlaps
-        assert one.scores == other.scores
+        assert one.predicted_ious == other.predicted_ious
 
 
-def test_a_run_that_was_stopped_goes_on_from_what_it_kept(tmp_path, encoded, one_by_one):
-    store = EmbeddingStore(tmp_path, {}, torch.float32)
+def test_an_interrupted_run_keeps_its_embeddings(tmp_path, encoded, one_by_one):
+    store = store_in(tmp_path)
     stopped = Pipeline(segmenters(), 2).run(read, range(1, SLICES), store)
     next(stopped)
     stopped.close()
@@ -172,8 +179,8 @@ def test_a_run_that_was_stopped_goes_on_from_what_it_kept(tmp_path, encoded, one
     assert_same(again, one_by_one)
 
 
-def test_a_damaged_embedding_among_good_ones_is_made_again(tmp_path, encoded, one_by_one):
-    store = EmbeddingStore(tmp_path, {}, torch.float32)
+def test_a_damaged_embedding_is_computed_again(tmp_path, encoded, one_by_one):
+    store = store_in(tmp_path)
     list(Pipeline(segmenters(), 4).run(read, range(1, SLICES), store))
     encoded.clear()
     paths = sorted(tmp_path.iterdir())
@@ -185,18 +192,7 @@ def test_a_damaged_embedding_among_good_ones_is_made_again(tmp_path, encoded, on
     assert store.load(3, IMAGE[:, :, 3]) is not None
 
 
-def test_asked_to_stop_it_finishes_what_is_in_hand(encoded):
-    stop = []
-    slices = Pipeline(segmenters(), 1).run(read, range(1, SLICES), stop=stop)
-    first = next(slices)
-    stop.append("now")
-    rest = list(slices)
-    indices = [each.asked.index for each in (first, *rest)]
-    assert indices == list(range(1, len(indices) + 1))
-    assert sum(encoded) == len(indices) < SLICES - 1
-
-
-def test_short_of_memory_on_a_cpu_is_said(monkeypatch):
+def test_too_little_memory_on_a_cpu_is_an_input_error(monkeypatch):
     def short(*_):
         raise RuntimeError(
             "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"

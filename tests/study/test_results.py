@@ -12,11 +12,9 @@ from sam_lungs.study.results import (
     SliceResult,
     read_empty_slices,
     read_raw_data,
-    read_run,
-    write_results,
+    write_volume_tables,
 )
 from sam_lungs.utils.errors import InputError
-from sam_lungs.utils.files import sha256_of
 
 SLICES = [
     SliceResult(0, None, None, None, 0, None),
@@ -30,7 +28,7 @@ def rows(path) -> list[list[str]]:
 
 
 def test_the_files_of_a_volume_by_hand(tmp_path):
-    write_results(tmp_path / "image", SLICES, {"seconds": 1.5})
+    write_volume_tables(tmp_path / "image", SLICES)
     assert (tmp_path / "image" / "raw_data.csv").read_bytes() == (
         b"slice,jaccard,dice,score,lung_pixels,predicted_pixels\n"
         b"0,,,,0,\n"
@@ -44,20 +42,16 @@ def test_the_files_of_a_volume_by_hand(tmp_path):
     assert of_jaccard[5] == "2"
     assert float(of_jaccard[4]) == pytest.approx(statistics.stdev([0.25, 0.5]))
     assert [float(x) for x in of_dice[1:3]] == [0.4, 2 / 3]
-    hashes = {
-        name: sha256_of(tmp_path / "image" / name) for name in ("raw_data.csv", "results.csv")
-    }
-    assert read_run(tmp_path / "image") == {"seconds": 1.5, "files": hashes}
-    assert len(list((tmp_path / "image").iterdir())) == 3
+    assert len(list((tmp_path / "image").iterdir())) == 2
 
 
-def test_metrics_that_are_asked_for(tmp_path):
+def test_requested_metrics_get_columns_and_rows(tmp_path):
     slices = [
         SLICES[0],
         replace(SLICES[1], nsd=0.5, hd95_mm=3.0),
         SliceResult(2, 0.0, 0.0, 0.1, 30, 0, nsd=0.0, hd95_mm=math.nan),
     ]
-    write_results(tmp_path, slices, {}, metrics=("hd95_mm", "nsd", "volume_dice"))
+    write_volume_tables(tmp_path, slices, metrics=("hd95_mm", "nsd", "volume_dice"))
     header, *_, last = rows(tmp_path / "raw_data.csv")
     assert header[-2:] == ["nsd", "hd95_mm"]
     assert last[-2:] == ["0.0", ""]
@@ -65,13 +59,13 @@ def test_metrics_that_are_asked_for(tmp_path):
     assert table.index.tolist() == ["jaccard", "dice", "nsd", "hd95_mm", "volume_dice"]
     assert table["slices"].fillna(-1).tolist() == [2, 2, 2, 1, -1]
     assert table["avg"].tolist()[2:4] == [0.25, 3.0]
-    # The first slice's masks share 10 pixels of 10 and 20, the second's none of 30 and 0.
+    # Intersections of 10 and 0 pixels; areas of 10 and 20, and of 30 and 0.
     assert table.loc["volume_dice", "avg"] == pytest.approx(2 * 10 / (10 + 20 + 30 + 0))
     assert table.loc["volume_dice", ["min", "max", "std"]].isna().all()
 
 
-def test_empty_slices_come_back_and_do_not_outlive_their_run(tmp_path):
-    write_results(tmp_path, SLICES, {}, empty_slices=[EmptySlice(0, 1, 7, 3.5)])
+def test_empty_slices_are_read_back_and_removed_by_a_run_without_them(tmp_path):
+    write_volume_tables(tmp_path, SLICES, empty_slices=[EmptySlice(0, 1, 7, 3.5)])
     table = read_empty_slices(tmp_path)
     assert table.to_dict("list") == {
         "slice": [0],
@@ -79,7 +73,7 @@ def test_empty_slices_come_back_and_do_not_outlive_their_run(tmp_path):
         "predicted_pixels": [7],
         "predicted_mm2": [3.5],
     }
-    write_results(tmp_path, SLICES, {})
+    write_volume_tables(tmp_path, SLICES)
     assert not (tmp_path / "empty_slices.csv").exists()
     (tmp_path / "empty_slices.csv").write_text("slice,predicted_pixels\n0,7\n")
     with pytest.raises(InputError, match="empty_slices"):
@@ -87,21 +81,21 @@ def test_empty_slices_come_back_and_do_not_outlive_their_run(tmp_path):
 
 
 def test_one_slice_has_no_standard_deviation(tmp_path):
-    write_results(tmp_path, SLICES[:2], {})
+    write_volume_tables(tmp_path, SLICES[:2])
     assert rows(tmp_path / "results.csv")[1] == ["jaccard", "0.5", "0.5", "0.5", "", "1"]
 
 
-def test_a_table_comes_back_to_the_last_bit(tmp_path):
+def test_a_table_is_read_back_to_the_last_bit(tmp_path):
     values = np.random.default_rng(0).random(200)
     slices = [SliceResult(i, v, v / 3, v / 7, 1, 2) for i, v in enumerate(values.tolist())]
-    write_results(tmp_path, slices, {})
+    write_volume_tables(tmp_path, slices)
     table = read_raw_data(tmp_path / "raw_data.csv")
     assert table["jaccard"].tolist() == values.tolist()
     assert table["score"].tolist() == (values / 7).tolist()
 
 
-def test_every_cut_through_a_table_is_refused_or_ends_with_a_whole_row(tmp_path):
-    write_results(tmp_path, SLICES, {})
+def test_a_truncated_table_is_refused_unless_it_ends_with_a_whole_row(tmp_path):
+    write_volume_tables(tmp_path, SLICES)
     content = (tmp_path / "raw_data.csv").read_bytes()
     cut = tmp_path / "cut.csv"
     for length in range(len(content)):

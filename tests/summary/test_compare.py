@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sam_lungs.study.results import METRICS, SliceResult, write_results
+from sam_lungs.study.metrics import METRICS
 from sam_lungs.summary.compare import (
     compare_runs,
     compare_with_published,
@@ -15,12 +15,12 @@ from sam_lungs.summary.compare import (
     read_runs,
     verdict,
 )
-from sam_lungs.summary.join import Study, join_results
+from sam_lungs.summary.join import JoinedResults, join_results
 from sam_lungs.utils.errors import InputError
 
 
 def slices(**dice: list[float]) -> pd.DataFrame:
-    """Slices of volumes, numbered from 0; Jaccard is half of Dice."""
+    """Return slices of volumes, numbered from 0; Jaccard is half of Dice."""
     return pd.DataFrame(
         [
             {"image": image, "slice": number, "jaccard": value / 2, "dice": value}
@@ -30,13 +30,13 @@ def slices(**dice: list[float]) -> pd.DataFrame:
     )
 
 
-def study(table: pd.DataFrame) -> Study:
-    """A study of which nothing but its slices is looked at."""
-    return Study(table, *[pd.DataFrame()] * (len(Study._fields) - 1))
+def joined(table: pd.DataFrame) -> JoinedResults:
+    """Return joined results with nothing but slices."""
+    return JoinedResults(table, *[pd.DataFrame()] * (len(JoinedResults._fields) - 1))
 
 
 def as_published(shift: float = 0.0) -> pd.DataFrame:
-    """Slices whose number and means per volume are the published ones, Dice `shift` more."""
+    """Return slices with the published number and means per volume, and Dice higher by `shift`."""
     volumes = published_volumes()
     table = volumes.loc[volumes.index.repeat(volumes["lung_slices"])]
     return pd.DataFrame(
@@ -49,17 +49,17 @@ def as_published(shift: float = 0.0) -> pd.DataFrame:
     )
 
 
-def test_every_published_volume_reproduced():
-    table = compare_with_published(study(as_published()))
+def test_all_published_volumes_are_reproduced():
+    table = compare_with_published(as_published())
     assert table["image"].tolist() == published_volumes()["image"].tolist()
     assert (table["lung_slices_published"] == table["lung_slices_reproduced"]).all()
     assert table["largest_slice_difference"].isna().all()
     assert verdict(table).startswith("Reproduced: 20 of 20 published volumes within 0.001; ")
 
 
-def test_some_published_volumes_reproduced():
+def test_some_published_volumes_are_reproduced():
     few = as_published(0.0005).query("image != 'image_coronacases_003'")
-    table = compare_with_published(study(few))
+    table = compare_with_published(few)
     assert table["dice_difference"].to_numpy() == pytest.approx(0.0005)
     assert verdict(table).startswith("Reproduced as far as compared: 19 of 20 published volumes")
     assert "mean Dice differs by 0.000500" in verdict(table)
@@ -70,31 +70,31 @@ def test_some_published_volumes_reproduced():
 def test_one_volume_out_of_tolerance_is_not_reproduced(metric, shift):
     table = as_published()
     table.loc[table["image"] == "image_radiopaedia_4_85506_1", metric] += shift
-    line = verdict(compare_with_published(study(table)))
-    assert line.startswith("Not reproduced: 19 of 20 volumes compared (20 published)")
+    line = verdict(compare_with_published(table))
+    assert line.startswith("Not reproduced: 19 of 20 compared volumes (20 published)")
     assert "radiopaedia_4_85506_1 differs most" in line
 
 
-def test_a_slice_less_is_not_reproduced():
+def test_a_missing_slice_is_not_reproduced():
     table = as_published().query("image != 'image_coronacases_002' or slice > 0").copy()
     table.loc[table["image"] == "image_coronacases_001", "dice"] += 0.0009
-    line = verdict(compare_with_published(study(table)))
+    line = verdict(compare_with_published(table))
     assert line.startswith("Not reproduced: 19 of 20")
     assert "coronacases_002 differs most" in line
-    assert "175 slices with lung where 176 were published" in line
+    assert "175 slices with lung, 176 in the publication" in line
 
 
-def test_phantoms_have_nothing_to_compare():
-    table = compare_with_published(study(slices(image_phantom_001=[0.5])))
+def test_phantoms_cannot_be_compared_with_published_volumes():
+    table = compare_with_published(slices(image_phantom_001=[0.5]))
     assert table.empty
     line = "Nothing to compare: none of the 20 published volumes is here"
     assert verdict(table) == line
 
 
-def test_published_slices_take_the_place_of_published_means():
+def test_published_slices_replace_the_published_means():
     ours = slices(image_coronacases_001=[np.nan, 0.5, 0.9], coronacases_002=[0.8])
     theirs = slices(coronacases_001=[np.nan, 0.6, 0.7], image_thorax=[1.0])
-    table = compare_with_published(study(ours), theirs).set_index("image")
+    table = compare_with_published(ours, theirs).set_index("image")
     one, two = table.loc["coronacases_001"], table.loc["coronacases_002"]
     assert one["dice_published"] == pytest.approx(0.65)
     assert one["dice_difference"] == pytest.approx(0.05)
@@ -117,7 +117,7 @@ def test_slices_are_matched_by_image_and_number():
     assert pairs["jaccard_reproduced"].tolist() == [0.25, 0.45]
 
 
-def test_a_slice_that_is_there_twice_is_refused():
+def test_a_duplicate_slice_is_refused():
     twice = slices(image_a=[0.5, 0.6], a=[0.7])
     with pytest.raises(InputError, match="a: has slice 0 twice"):
         pair_slices(twice, slices(a=[0.5]))
@@ -127,33 +127,32 @@ def test_the_shipped_figures_are_the_published_ones(real_data):
     pd.testing.assert_frame_equal(
         published_volumes(), pd.read_csv(real_data / "published" / "per_volume.csv")
     )
-    of_slices = join_results(real_data / "published")
-    table = compare_with_published(of_slices)
+    table = compare_with_published(join_results(real_data / "published").slices)
     assert len(table) == 10
     for metric in METRICS:
         np.testing.assert_allclose(table[f"{metric}_difference"], 0, atol=5e-7)
     assert (table["lung_slices_published"] == table["lung_slices_reproduced"]).all()
 
 
-def test_what_was_published_reproduces_itself(real_data):
-    published = join_results(real_data / "published")
-    table = compare_with_published(published, published.slices)
+def test_published_slices_reproduce_themselves(real_data):
+    published = join_results(real_data / "published").slices
+    table = compare_with_published(published, published)
     assert len(table) == 10
     assert (table.filter(like="difference") == 0).all(axis=None)
     assert verdict(table).startswith("Reproduced as far as compared: 10 of 20 published volumes")
     assert "mean Dice differs by 0.000000" in verdict(table)
 
 
-def run_of(values: list[float]) -> Study:
-    """A run of cases that have one slice each."""
-    return study(slices(**{f"case_{number:03d}": [v] for number, v in enumerate(values)}))
+def run_of(values: list[float]) -> JoinedResults:
+    """Return a run of cases with one slice each."""
+    return joined(slices(**{f"case_{number:03d}": [v] for number, v in enumerate(values)}))
 
 
-def dice_row(first: Study, second: Study) -> pd.Series:
+def dice_row(first: JoinedResults, second: JoinedResults) -> pd.Series:
     return compare_runs({"one": first, "other": second}).set_index("metric").loc["dice"]
 
 
-def test_two_runs_by_hand():
+def test_comparison_of_two_runs_equals_hand_computed_values():
     row = dice_row(run_of([0.5] * 5), run_of([0.6, 0.7, 0.8, 0.9, 1.0]))
     assert row[["first", "second", "cases", "slices", "slices_left_out"]].tolist() == [
         "one",
@@ -164,36 +163,36 @@ def test_two_runs_by_hand():
     ]
     assert row[["first_avg", "second_avg", "difference"]].tolist() == pytest.approx([0.5, 0.8, 0.3])
     assert 0.1 < row["low"] < 0.3 < row["high"] < 0.5
-    # All of 2^5 signs alike: 2 of 32 are so extreme. Jaccard has the same p, and each is doubled.
+    # All five signs are equal: 2 of the 2^5 outcomes. Jaccard has the same p, so Holm doubles it.
     assert row["p"] == 0.0625
     assert row["p_holm"] == 0.125
     assert row[["effect", "effect_low", "effect_high"]].tolist() == [1, 1, 1]
 
 
-def test_scans_of_a_patient_are_one_case():
-    first = study(slices(radiopaedia_10_1_1=[0.5], radiopaedia_10_1_2=[0.5, 0.5], a=[0.5, 0.5]))
-    second = study(slices(radiopaedia_10_1_1=[0.8], radiopaedia_10_1_2=[0.7, 0.5], a=[0.4, 0.4]))
+def test_two_scans_of_a_patient_are_one_case():
+    first = joined(slices(radiopaedia_10_1_1=[0.5], radiopaedia_10_1_2=[0.5, 0.5], a=[0.5, 0.5]))
+    second = joined(slices(radiopaedia_10_1_1=[0.8], radiopaedia_10_1_2=[0.7, 0.5], a=[0.4, 0.4]))
     row = dice_row(first, second)
     assert row[["cases", "slices"]].tolist() == [2, 5]
-    # Scans differ by 0.3 and 0.1, so their patient by 0.2; the other by -0.1.
+    # The two scans differ by 0.3 and 0.1, so the patient by 0.2; the other patient by -0.1.
     assert row["difference"] == pytest.approx(0.05)
-    # Of two cases three means can be drawn, of which the outer ones are a quarter each.
+    # Draws of two cases have three means; the outer two are a quarter of the draws each.
     assert row[["low", "high"]].tolist() == pytest.approx([-0.1, 0.2])
     assert row["effect"] == pytest.approx((2 - 1) / 3)
     assert row[["effect_low", "effect_high"]].tolist() == [-1, 1]
     assert row["p"] == 1
 
 
-def test_slices_of_one_run_only_are_left_out():
-    first = study(slices(a=[np.nan, 0.5, 0.5], b=[0.5, 0.5], c=[0.5]))
-    second = study(slices(a=[0.9, 0.6], b=[0.5, 0.6]))
+def test_slices_of_only_one_run_are_left_out():
+    first = joined(slices(a=[np.nan, 0.5, 0.5], b=[0.5, 0.5], c=[0.5]))
+    second = joined(slices(a=[0.9, 0.6], b=[0.5, 0.6]))
     row = dice_row(first, second)
-    # Of both: a's slice 1 and b's two. Left out: a's 0 and 2, and c.
+    # Both runs have slice 1 of a and both slices of b. Left out: slices 0 and 2 of a, and c.
     assert row[["cases", "slices", "slices_left_out"]].tolist() == [2, 3, 3]
     assert row["difference"] == pytest.approx((0.1 + 0.05) / 2)
 
 
-def test_every_pair_of_runs_in_order():
+def test_all_pairs_of_runs_are_compared_in_order():
     runs = {name: run_of([value, value]) for name, value in (("z", 0.1), ("a", 0.2), ("b", 0.4))}
     table = compare_runs(runs)
     pairs = table[["first", "second"]].apply("".join, axis=1).tolist()
@@ -209,7 +208,7 @@ def test_one_case_has_no_interval_and_no_p():
     assert row[["low", "high", "effect_low", "effect_high", "p", "p_holm"]].isna().all()
 
 
-def test_a_run_and_itself_do_not_differ():
+def test_a_run_does_not_differ_from_itself():
     row = dice_row(run_of([0.5, 0.6, 0.7]), run_of([0.5, 0.6, 0.7]))
     columns = ["difference", "low", "high", "effect", "effect_low", "effect_high"]
     assert (row[columns] == 0).all()
@@ -217,7 +216,7 @@ def test_a_run_and_itself_do_not_differ():
 
 
 def test_cases_without_difference_are_left_out_of_p():
-    # Of the three that differ all do so upwards: 2 of 2^3 signs.
+    # Three cases differ, all upwards: 2 of the 2^3 outcomes.
     row = dice_row(run_of([0.5] * 5), run_of([0.5, 0.6, 0.7, 0.8, 0.5]))
     assert row["p"] == 0.25
     assert row["effect"] == 1
@@ -226,7 +225,7 @@ def test_cases_without_difference_are_left_out_of_p():
 
 def test_runs_without_a_slice_in_common_are_refused():
     with pytest.raises(InputError, match="one and other have no slice"):
-        dice_row(study(slices(a=[0.5, np.nan])), study(slices(a=[np.nan, 0.5], b=[0.5])))
+        dice_row(joined(slices(a=[0.5, np.nan])), joined(slices(a=[np.nan, 0.5], b=[0.5])))
 
 
 @pytest.mark.parametrize(
@@ -234,35 +233,36 @@ def test_runs_without_a_slice_in_common_are_refused():
     [
         ([0.1, 0.2, 0.3], 1),
         ([-0.1, -0.2], -1),
-        # Ranks 1, 2, 3, 4 of which the second is negative: (8 - 2) / 10.
+        # Ranks 1, 2, 3, 4; the second difference is negative: (8 - 2) / 10.
         ([0.1, -0.2, 0.3, 0.4], 0.6),
-        # Without the zeros ranks 1.5, 1.5, 3: (4.5 - 1.5) / 6.
+        # Ranks without zeros 1.5, 1.5, 3: (4.5 - 1.5) / 6.
         ([0, 0.1, -0.1, 0, 0.5], 0.5),
         ([0, 0], 0),
     ],
 )
-def test_rank_biserial_by_hand(differences, effect):
+def test_rank_biserial_equals_hand_computed_values(differences, effect):
     assert rank_biserial(np.array(differences)) == pytest.approx(effect)
 
 
-def test_holm_by_hand():
-    # Sorted 0.01, 0.02, 0.04 times 3, 2, 1: 0.03, 0.04, 0.04. The p that is missing counts not.
+def test_holm_equals_hand_computed_values():
+    # Sorted 0.01, 0.02, 0.04 times 3, 2, 1: 0.03, 0.04, 0.04. NaN does not count.
     p = pd.Series([0.04, np.nan, 0.01, 0.02])
     assert holm(p).tolist() == pytest.approx([0.04, np.nan, 0.03, 0.04], nan_ok=True)
-    # 0.03 times 2 is more than 0.035, which cannot come before it; no p is more than 1.
+    # 0.03 times 2 is 0.06, and 0.035 may not be less than it. No p is more than 1.
     assert holm(pd.Series([0.035, 0.03])).tolist() == pytest.approx([0.06, 0.06])
     assert holm(pd.Series([0.6, 0.7])).tolist() == [1, 1]
     assert holm(pd.Series([np.nan])).isna().all()
 
 
 # Coarse, so that there are ties and zeros.
-SCORES = st.integers(0, 10).map(lambda tenths: tenths / 10)
+DICE = st.integers(0, 10).map(lambda tenths: tenths / 10)
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.lists(st.tuples(SCORES, SCORES), min_size=1, max_size=15))
-def test_swapping_the_runs_turns_signs(scores):
-    first, second = (run_of(list(values)) for values in zip(*scores, strict=True))
+# At most 10 cases, because with ties SciPy tries all signs for p.
+@given(st.lists(st.tuples(DICE, DICE), min_size=1, max_size=10))
+def test_swapping_the_runs_changes_signs(pairs):
+    first, second = (run_of(list(values)) for values in zip(*pairs, strict=True))
     there, back = dice_row(first, second), dice_row(second, first)
     for one, other in (("low", "high"), ("effect_low", "effect_high")):
         assert there[one] == pytest.approx(-back[other], nan_ok=True)
@@ -275,11 +275,13 @@ def test_swapping_the_runs_turns_signs(scores):
 
 
 def write_run(folder, value: float):
-    write_results(folder / "image_a", [SliceResult(0, value, value, 0.9, 3, 4)], {})
+    (folder / "image_a").mkdir(parents=True)
+    table = f"slice,jaccard,dice\n0,{value},{value}\n"
+    (folder / "image_a" / "raw_data_2023-05-27_09-43-55.csv").write_text(table)
     return folder
 
 
-def test_runs_have_their_folders_names_or_paths(tmp_path):
+def test_runs_are_named_by_their_folders_or_paths(tmp_path):
     here = write_run(tmp_path / "a" / "paper", 0.5)
     there = write_run(tmp_path / "b" / "paper", 0.6)
     other = write_run(tmp_path / "no_box", 0.7)
@@ -287,8 +289,8 @@ def test_runs_have_their_folders_names_or_paths(tmp_path):
     assert list(read_runs([here, other, there])) == [str(here), "no_box", str(there)]
 
 
-def test_one_run_or_the_same_twice_is_refused(tmp_path):
+def test_one_run_and_the_same_run_twice_are_refused(tmp_path):
     here = write_run(tmp_path / "paper", 0.5)
     for folders in ([here], [here, here], [here, tmp_path / "missing"]):
         with pytest.raises(InputError):
-            read_runs(folders)
+            compare_runs(read_runs(folders))

@@ -6,13 +6,13 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from sam_lungs.prompts.rules import PROTOCOLS
+from sam_lungs.prompts.protocols import PROTOCOLS
 from sam_lungs.summary.figures import (
     draw_along_slices,
     draw_box_plots,
+    draw_predicted_iou,
     draw_prompt_effects,
     draw_published,
-    draw_scores,
     save_figure,
 )
 from sam_lungs.summary.statistics import subset_of
@@ -30,7 +30,7 @@ SUBSETS = ("coronacases", "radiopaedia")
 
 @pytest.fixture(params=STUDIES)
 def slices(request) -> pd.DataFrame:
-    """Slices of volumes, no two of as many; the first two and one in the middle have no lung."""
+    """Slices of volumes of different sizes; the first two and one in the middle have no lung."""
     random = np.random.default_rng(0)
     volumes = []
     for number, image in enumerate(STUDIES[request.param]):
@@ -43,7 +43,7 @@ def slices(request) -> pd.DataFrame:
 
 
 def intervals(*values: float) -> pd.DataFrame:
-    """A protocol's intervals; the rows that are not Dice over all volumes hold other numbers."""
+    """Return a protocol's intervals; only the row of Dice over all volumes has these values."""
     names = ["volume_avg", "volume_low", "volume_high"]
     other = {name: 0.1 for name in names}
     rows = [
@@ -66,16 +66,16 @@ def published(slices: pd.DataFrame) -> pd.DataFrame:
 
 
 def points_of(axes) -> np.ndarray:
-    """All that is drawn by markers, (points, 2), sorted."""
+    """Return the coordinates of all markers, (points, 2), sorted."""
     lines = [line.get_xydata() for line in axes.lines if line.get_marker() not in (None, "None")]
     return np.array(sorted(map(tuple, np.concatenate(lines))))
 
 
-def test_no_text_is_small_or_cut_off_or_on_another(slices):
+def test_texts_are_readable_and_titles_do_not_overlap(slices):
     for figure in (
         draw_box_plots(slices),
         draw_along_slices(slices),
-        draw_scores(slices),
+        draw_predicted_iou(slices),
         draw_published(published(slices)),
         draw_prompt_effects(EFFECTS),
     ):
@@ -93,13 +93,13 @@ def test_no_text_is_small_or_cut_off_or_on_another(slices):
             assert not any(title.overlaps(other) for other in titles[:index])
 
 
-def test_a_box_for_all_slices_each_subset_and_each_volume(slices):
-    of_lung = slices.dropna()
+def test_box_plots_show_all_slices_each_subset_and_each_volume(slices):
+    with_lung = slices.dropna()
     images = slices["image"].unique()
-    groups = [of_lung]
+    groups = [with_lung]
     if len({subset_of(image) for image in images}) > 1:
-        groups += [of_lung[of_lung["image"].map(subset_of) == name] for name in SUBSETS]
-    groups += [of_lung[of_lung["image"] == image] for image in images]
+        groups += [with_lung[with_lung["image"].map(subset_of) == name] for name in SUBSETS]
+    groups += [with_lung[with_lung["image"] == image] for image in images]
     figure = draw_box_plots(slices)
     for axes, metric in zip(figure.axes, ("jaccard", "dice"), strict=True):
         assert len(axes.patches) == len(groups)
@@ -111,9 +111,9 @@ def test_a_box_for_all_slices_each_subset_and_each_volume(slices):
     assert not any("image_" in label for label in labels)
 
 
-def test_each_volume_has_a_panel_with_gaps_where_there_is_no_lung(slices):
+def test_each_volume_has_a_panel_with_gaps_in_slices_without_lung(slices):
     images = slices["image"].unique()
-    # However the rows lie in the table.
+    # The order of the rows does not matter.
     figure = draw_along_slices(slices.iloc[::-1])
     drawn = [axes for axes in figure.axes if axes.axison]
     assert len(drawn) == len(images)
@@ -128,7 +128,7 @@ def test_each_volume_has_a_panel_with_gaps_where_there_is_no_lung(slices):
 
 
 @pytest.mark.parametrize("volumes", range(1, 11))
-def test_no_panel_is_left_over(volumes):
+def test_unused_panels_are_hidden(volumes):
     names = [f"image_{number}" for number in range(volumes)]
     slices = pd.DataFrame({"image": names, "slice": 0, "dice": 0.5})
     assert sum(axes.axison for axes in draw_along_slices(slices).axes) == volumes
@@ -136,33 +136,35 @@ def test_no_panel_is_left_over(volumes):
 
 def test_a_volume_of_one_slice_is_drawn(tmp_path):
     slices = pd.DataFrame({"image": ["a"], "slice": [0], "jaccard": 0.5, "dice": 0.6, "score": 0.7})
-    for figure in (draw_box_plots(slices), draw_along_slices(slices), draw_scores(slices)):
+    for figure in (draw_box_plots(slices), draw_along_slices(slices), draw_predicted_iou(slices)):
         save_figure(figure, tmp_path, "one")
 
 
-def test_dice_is_drawn_against_the_score_with_spearmans_correlation(slices):
-    (axes,) = draw_scores(slices).axes
-    of_lung = slices.dropna()
-    np.testing.assert_array_equal(points_of(axes), of_lung.sort_values("score")[["score", "dice"]])
-    # The score is a rising function of Dice.
-    assert axes.get_title() == f"Spearman's correlation 1.00 over {len(of_lung)} slices"
+def test_dice_is_drawn_against_predicted_iou_with_spearmans_correlation(slices):
+    (axes,) = draw_predicted_iou(slices).axes
+    with_lung = slices.dropna()
+    np.testing.assert_array_equal(
+        points_of(axes), with_lung.sort_values("score")[["score", "dice"]]
+    )
+    # The predicted IoU is a rising function of Dice.
+    assert axes.get_title() == f"Spearman's correlation 1.00 over {len(with_lung)} slices"
     markers = {line.get_marker() for line in axes.lines} - {"None"}
     assert len(markers) == slices["image"].map(subset_of).nunique()
-    # Where the score is the Jaccard index, every slice lies on the reference.
+    # If the predicted IoU is the Jaccard index, every slice lies on the dashed line.
     exact = slices.assign(score=slices["jaccard"])
-    (axes,) = draw_scores(exact).axes
+    (axes,) = draw_predicted_iou(exact).axes
     x, y = axes.lines[-1].get_data()
     np.testing.assert_allclose(y, 2 * x / (1 + x))
     points = points_of(axes)
     np.testing.assert_allclose(np.interp(points[:, 0], x, y), points[:, 1], atol=1e-3)
 
 
-def test_where_there_is_no_score_there_is_no_figure(slices):
-    assert draw_scores(slices.drop(columns="score")) is None
-    assert draw_scores(slices.assign(score=np.nan)) is None
+def test_no_figure_without_predicted_iou(slices):
+    assert draw_predicted_iou(slices.drop(columns="score")) is None
+    assert draw_predicted_iou(slices.assign(score=np.nan)) is None
 
 
-def test_published_and_reproduced_slices_are_drawn_with_the_line_of_equals(slices):
+def test_published_and_reproduced_slices_are_drawn_with_the_line_of_equal_values(slices):
     pairs = published(slices)
     (axes,) = draw_published(pairs).axes
     drawn = pairs.dropna().sort_values("dice_published")[["dice_published", "dice_reproduced"]]
@@ -172,7 +174,7 @@ def test_published_and_reproduced_slices_are_drawn_with_the_line_of_equals(slice
     assert line.get_xy1()[0] == line.get_xy1()[1]
 
 
-def test_each_protocol_has_its_mean_and_interval():
+def test_each_protocol_is_drawn_with_mean_and_interval():
     axes, *_ = draw_prompt_effects(EFFECTS).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == list(EFFECTS)
     (points,) = axes.containers
@@ -182,7 +184,7 @@ def test_each_protocol_has_its_mean_and_interval():
         np.testing.assert_allclose(segment[:, 0], [mean - 0.02, mean + 0.03])
 
 
-def test_only_protocols_that_move_the_negative_point_are_on_the_curve():
+def test_the_curve_has_only_protocols_that_move_the_negative_point():
     _, axes = draw_prompt_effects(EFFECTS).axes
     x, y = axes.containers[0].lines[0].get_data()
     np.testing.assert_array_equal(x, [0, 15, 30, 45, 60])
@@ -191,7 +193,7 @@ def test_only_protocols_that_move_the_negative_point_are_on_the_curve():
     np.testing.assert_allclose(y.astype(float), expected)
 
 
-def test_one_protocol_and_those_of_ones_own_make_no_curve():
+def test_no_curve_for_one_protocol_or_unknown_protocols():
     for names in (["paper"], ["paper", "no_box", "points"]):
         assert len(draw_prompt_effects({name: EFFECTS[name] for name in names}).axes) == 1
     own = {"paper": EFFECTS["paper"], "my own": intervals(0.7, np.nan, np.nan)}
@@ -199,12 +201,12 @@ def test_one_protocol_and_those_of_ones_own_make_no_curve():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["paper", "my own"]
 
 
-def test_files_open_and_are_the_same_bytes_every_time(tmp_path, slices):
+def test_figure_files_are_valid_and_reproducible(tmp_path, slices):
     folders = tmp_path / "a", tmp_path / "b"
     for folder in folders:
         save_figure(draw_box_plots(slices), folder, "boxes")
-        save_figure(draw_scores(slices), folder, "scores")
-    names = ["boxes.png", "boxes.svg", "scores.png", "scores.svg"]
+        save_figure(draw_predicted_iou(slices), folder, "iou")
+    names = ["boxes.png", "boxes.svg", "iou.png", "iou.svg"]
     for folder in folders:
         assert sorted(path.name for path in folder.iterdir()) == names
     for name in names:
@@ -217,7 +219,7 @@ def test_files_open_and_are_the_same_bytes_every_time(tmp_path, slices):
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
 
 
-def test_a_figure_that_cannot_be_written_is_told(tmp_path, slices):
+def test_a_figure_that_cannot_be_written_raises(tmp_path, slices):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
-        save_figure(draw_scores(slices), tmp_path / "file", "scores")
+        save_figure(draw_predicted_iou(slices), tmp_path / "file", "iou")

@@ -1,20 +1,25 @@
-"""From the files of a run with a tiny SAM to pictures of it."""
+"""Pictures of a processed volume are made from its files."""
 
 import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import chest, save_nifti, tiny_sam
+from conftest import chest, save_nifti
 from matplotlib.colors import to_rgba
 from PIL import Image
+from results_folders import RECORD, write_volume
 
-from sam_lungs.data.volumes import read_nifti, write_numpy
+from sam_lungs.data.arrays import write_numpy
+from sam_lungs.data.nifti import read_nifti, write_nifti
+from sam_lungs.data.readers import read_case
 from sam_lungs.data.windowing import LUNG_WINDOW
-from sam_lungs.prompts.rules import PromptProtocol
-from sam_lungs.segmenters import checkpoints
-from sam_lungs.study.options import Options
-from sam_lungs.study.run import Study
+from sam_lungs.prompts.protocols import PromptProtocol
+from sam_lungs.study.layout import MASKS_NAME
+from sam_lungs.study.metrics import overlap
+from sam_lungs.study.results import SliceResult
+from sam_lungs.summary.join import join_results
 from sam_lungs.summary.overlays import (
     CONTOUR_RGB,
     GIF_FRAMES,
@@ -26,15 +31,7 @@ from sam_lungs.summary.overlays import (
 from sam_lungs.utils.errors import InputError
 
 IMAGE, MASKS = chest(slices=6)
-
-
-@pytest.fixture
-def weights(monkeypatch, tmp_path):
-    """A file of weights that is loaded as a tiny SAM."""
-    path = tmp_path / "tiny.pth"
-    path.write_bytes(b"weights")
-    monkeypatch.setattr(checkpoints, "load_sam", lambda *_, **__: tiny_sam())
-    return path
+PAPER = PromptProtocol()
 
 
 @pytest.fixture
@@ -46,68 +43,87 @@ def pair(tmp_path):
 
 
 @pytest.fixture
-def process(weights, tmp_path):
-    """Process an image and its masks, by default as the paper; return the results folder."""
+def process(tmp_path):
+    """Write the results folder of a model that predicts the reference mask, moved by a row."""
 
-    def run(image, masks, **options):
-        options = {"checkpoint": weights, "device": "cpu", "save_masks": True} | options
-        options["overwrite"] = True
-        assert Study(Options(**options)).run([image], [masks]) == 0
-        return tmp_path / "results" / image.name.partition(".")[0]
+    def run(image_path, masks_path, protocol=PAPER, window="auto", save_masks=True):
+        folder = tmp_path / "results" / image_path.name.partition(".")[0]
+        case = read_case(image_path, masks_path, window=window)
+        reference = case.masks.array != 0
+        predicted = np.roll(reference, 1, axis=0)
+        slices = []
+        for index in range(reference.shape[2]):
+            both = overlap(predicted[:, :, index], reference[:, :, index])
+            if both.reference:
+                row = (index, both.jaccard, both.dice, 0.9, both.reference, both.predicted)
+            else:
+                row = (index, None, None, None, 0, None)
+            slices.append(SliceResult(*row))
+        if save_masks:
+            write_nifti(predicted.astype(np.uint8), case.image.geometry, folder / MASKS_NAME)
+        record = replace(
+            RECORD,
+            image=case.image.identity,
+            masks=case.masks.identity,
+            protocol=asdict(protocol),
+            options={"window": window},
+        )
+        write_volume(folder, slices, record)
+        return folder
 
     return run
 
 
-def test_what_is_read_back_is_what_was_processed(pair, process):
+def test_reading_returns_what_was_processed(pair, process):
     protocol = PromptProtocol(box=False)
-    folder = process(*pair, protocols={"": protocol})
+    folder = process(*pair, protocol=protocol)
     volume = read_processed(folder)
-    np.testing.assert_array_equal(volume.image.array, IMAGE)
-    np.testing.assert_array_equal(volume.masks.array, MASKS)
+    np.testing.assert_array_equal(volume.case.image.array, IMAGE)
+    np.testing.assert_array_equal(volume.case.masks.array, MASKS)
     assert volume.protocol == protocol
-    assert volume.window == LUNG_WINDOW
+    assert volume.case.window == LUNG_WINDOW
     areas = volume.table["predicted_pixels"].fillna(0)
     np.testing.assert_array_equal(volume.predicted.sum(axis=(0, 1)), areas)
-    assert read_processed(process(*pair, window="none")).window is None
+    assert read_processed(process(*pair, window="none")).case.window is None
 
 
-def test_predicted_masks_lie_on_an_image_that_was_turned(pair, process, tmp_path):
+def test_predicted_masks_are_turned_like_a_converted_image(pair, process, tmp_path):
     turned = []
     for path in pair:
         volume = read_nifti(path, "radiological")
         turned.append(tmp_path / path.name.replace(".nii.gz", ".npy"))
         write_numpy(volume, turned[-1])
     volume = read_processed(process(*turned))
-    assert volume.image.geometry.orientation == "PLS"
+    assert volume.case.image.geometry.orientation == "PLS"
     table = volume.table.dropna(subset=["dice"])
     for row in table.itertuples():
-        true = volume.masks.array[:, :, row.slice] > 0
+        reference = volume.case.masks.array[:, :, row.slice] > 0
         predicted = volume.predicted[:, :, row.slice]
-        areas = true.sum() + predicted.sum()
-        assert 2 * (true & predicted).sum() / areas == pytest.approx(row.dice)
+        areas = reference.sum() + predicted.sum()
+        assert 2 * (reference & predicted).sum() / areas == pytest.approx(row.dice)
 
 
-def test_worst_median_and_best_slice_are_side_by_side(pair, process):
+def test_worst_median_and_best_slice_are_drawn_side_by_side(pair, process):
     folder = process(*pair)
-    of_lung = pd.read_csv(folder / "raw_data.csv").dropna().sort_values("dice", kind="stable")
-    assert len(of_lung) == 5
+    with_lung = pd.read_csv(folder / "raw_data.csv").dropna().sort_values("dice", kind="stable")
+    assert len(with_lung) == 5
     figure = draw_extremes(read_processed(folder))
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == [
         f"{name}: slice {row.slice}, Dice {row.dice:.3f}"
         for name, row in zip(
-            ("worst", "median", "best"), of_lung.iloc[[0, 2, 4]].itertuples(), strict=True
+            ("worst", "median", "best"), with_lung.iloc[[0, 2, 4]].itertuples(), strict=True
         )
     ]
-    for axes, row in zip(figure.axes, of_lung.iloc[[0, 2, 4]].itertuples(), strict=True):
+    for axes, row in zip(figure.axes, with_lung.iloc[[0, 2, 4]].itertuples(), strict=True):
         _, predicted = axes.images
         assert np.count_nonzero(predicted.get_array()[..., 3]) == row.predicted_pixels
-        # Two lungs and the negative point between them, and the box.
+        # A point in each lung, the negative point between them, and the box.
         assert [to_rgba(line.get_color()) for line in axes.lines] == [
             to_rgba(name) for name in ("limegreen", "limegreen", "red")
         ]
         assert len(axes.patches) == 1
-    without_box = read_processed(process(*pair, protocols={"": PromptProtocol(box=False)}))
+    without_box = read_processed(process(*pair, protocol=PromptProtocol(box=False)))
     assert len(draw_extremes(without_box).axes) == 3
 
 
@@ -118,7 +134,7 @@ def test_a_volume_with_one_slice_with_lung_is_drawn(process, tmp_path):
     assert all("slice 1," in axes.get_title() for axes in figure.axes)
 
 
-def test_the_animation_goes_through_the_slices(pair, process, tmp_path):
+def test_the_animation_shows_all_slices(pair, process, tmp_path):
     folder = process(*pair)
     paths = tmp_path / "new" / "a.gif", tmp_path / "new" / "again.gif"
     for path in paths:
@@ -136,8 +152,8 @@ def test_the_animation_goes_through_the_slices(pair, process, tmp_path):
             assert contour.any() == MASKS[:, :, index].any()
 
 
-def test_a_large_volume_makes_a_small_animation(process, tmp_path):
-    # Rows are twice as far apart as columns; a slice stands out as a constant of its own.
+def test_the_animation_of_a_large_volume_is_small(process, tmp_path):
+    # Rows are twice as far apart as columns.
     slices, affine = 2 * GIF_FRAMES + 5, np.diag([-0.5, -1, 2, 1])
     image = np.full((40, 2 * GIF_WIDTH, slices), -1000, np.int16)
     image[5:, 5:] = 0
@@ -158,43 +174,42 @@ def test_a_large_volume_makes_a_small_animation(process, tmp_path):
     np.testing.assert_array_equal(contour.max(axis=0), (29, 149))
 
 
-def test_without_masks_or_a_record_there_is_nothing_to_draw(pair, process):
+def test_nothing_is_drawn_without_saved_masks_or_run_record(pair, process):
     folder = process(*pair, save_masks=False)
-    for _ in range(2):
-        assert read_processed(folder) is None
-        # As the authors' published folders.
-        (folder / "run.json").unlink(missing_ok=True)
+    assert read_processed(folder) is None
+    # Like the authors' published folders.
+    (folder / "run.json").unlink()
+    assert read_processed(folder) is None
 
 
 @pytest.mark.parametrize("name", ["image_a.nii.gz", "masks_a.nii.gz"])
-def test_an_input_that_is_gone_or_has_changed_is_refused(pair, process, tmp_path, name):
+def test_a_changed_or_missing_input_is_refused(pair, process, tmp_path, name):
     folder = process(*pair)
     path = tmp_path / name
-    save_nifti(path, IMAGE + 1)
-    with pytest.raises(InputError, match=f"{name}: has changed since .*run.json"):
+    save_nifti(path, MASKS + 1)
+    with pytest.raises(InputError, match=f"{name}: .*changed since .*run.json"):
         read_processed(folder)
     path.unlink()
     with pytest.raises(InputError, match=f"{name}: no such file"):
         read_processed(folder)
 
 
-def test_predicted_masks_of_another_run_are_refused(pair, process, tmp_path):
+def test_predicted_masks_of_another_run_are_refused(pair, process):
     folder = process(*pair)
-    path = folder / "predicted_masks.nii.gz"
+    path = folder / MASKS_NAME
     path.unlink()
-    with pytest.raises(InputError, match=r"predicted_masks\.nii\.gz: no such file"):
-        read_processed(folder)
+    with pytest.raises(InputError, match=r"predicted_masks\.nii\.gz: missing"):
+        join_results(folder.parent)
     for other in (MASKS, MASKS[:, :, 1:], MASKS[1:]):
         save_nifti(path, other)
-        with pytest.raises(InputError, match=r"predicted_masks\.nii\.gz: not of the run"):
-            read_processed(folder)
+        with pytest.raises(InputError, match=r"predicted_masks\.nii\.gz: .*changed since"):
+            join_results(folder.parent)
 
 
-def test_a_broken_record_is_refused(pair, process):
+def test_an_invalid_record_is_refused(pair, process):
     folder = process(*pair)
     record = json.loads((folder / "run.json").read_text())
-    del record["protocol"]
-    for text in ("{", "[]", json.dumps(record)):
+    for text in ("{", "[]", *(json.dumps(record | {name: {}}) for name in ("image", "options"))):
         (folder / "run.json").write_text(text)
-        with pytest.raises(InputError, match=r"run\.json: not the record of a run"):
+        with pytest.raises(InputError, match=r"run\.json: not a run record"):
             read_processed(folder)

@@ -5,7 +5,13 @@ import pandas as pd
 import pytest
 
 from sam_lungs.summary import statistics
-from sam_lungs.summary.statistics import case_of, estimate, subset_of, summarize_cases
+from sam_lungs.summary.statistics import (
+    bootstrap_interval,
+    case_of,
+    estimate,
+    subset_of,
+    summarize_cases,
+)
 
 
 @pytest.mark.parametrize(
@@ -20,13 +26,13 @@ from sam_lungs.summary.statistics import case_of, estimate, subset_of, summarize
         ("thorax", "thorax", "thorax"),
     ],
 )
-def test_names_tell_patient_and_subset(image, case, subset):
+def test_case_and_subset_of_a_name(image, case, subset):
     assert case_of(image) == case
     assert subset_of(image) == subset
 
 
 def volumes(**dice: float) -> pd.DataFrame:
-    """Volumes of 10, 20, 30 ... slices with lung; Jaccard is half of Dice."""
+    """Volumes with 10, 20, 30 ... slices with lung; Jaccard is half of Dice."""
     return pd.DataFrame(
         {
             "image": list(dice),
@@ -43,14 +49,14 @@ FOUR = volumes(
 )
 
 
-def test_scans_of_a_patient_are_one_case():
+def test_two_scans_of_a_patient_are_one_case():
     table = summarize_cases(FOUR)
     assert table["case"].tolist() == ["coronacases_001", "radiopaedia_10", "radiopaedia_4"]
     assert table["volumes"].tolist() == [1, 2, 1]
     assert table["dice_avg"].tolist() == pytest.approx([0.9, 0.6, 0.8])
 
 
-def test_means_and_t_interval_by_hand():
+def test_means_and_t_interval_equal_hand_computed_values():
     table = estimate(FOUR).set_index(["subset", "metric"])
     assert table.index.get_level_values("subset").unique().tolist() == [
         "all",
@@ -61,7 +67,7 @@ def test_means_and_t_interval_by_hand():
     assert every[["cases", "volumes", "slices"]].tolist() == [3, 4, 100]
     assert every["slice_avg"] == pytest.approx((0.9 * 10 + 0.5 * 20 + 0.7 * 30 + 0.8 * 40) / 100)
     assert every["volume_avg"] == pytest.approx(0.725)
-    # Cases 0.9, 0.6, 0.8: mean 0.7667, deviation 0.1528, and t is 4.3027 with two degrees.
+    # Cases 0.9, 0.6, 0.8: mean 0.7667, deviation 0.1528; t is 4.3027 with 2 degrees of freedom.
     assert every["case_avg"] == pytest.approx(2.3 / 3)
     reach = 4.302652729 * 0.152752523 / math.sqrt(3)
     assert every["case_low"] == pytest.approx(2.3 / 3 - reach)
@@ -71,7 +77,7 @@ def test_means_and_t_interval_by_hand():
 
 
 def test_the_bootstrap_draws_cases_with_all_their_volumes():
-    # Of two cases three means can be drawn: each alone, and both, where the two scans weigh double.
+    # Draws of two cases have three means: each case alone, and both, where two scans count twice.
     two = volumes(radiopaedia_10_1_1=0.2, radiopaedia_10_1_2=0.4, coronacases_001=0.9)
     row = estimate(two).query("subset == 'all' and metric == 'dice'").iloc[0]
     assert row["volume_low"] == pytest.approx(0.3)
@@ -79,7 +85,7 @@ def test_the_bootstrap_draws_cases_with_all_their_volumes():
     assert row["volume_avg"] == pytest.approx(0.5)
 
 
-def test_a_second_time_gives_the_same_and_another_seed_almost(monkeypatch):
+def test_estimates_are_repeatable_and_depend_little_on_the_seed(monkeypatch):
     first = estimate(FOUR)
     pd.testing.assert_frame_equal(first, estimate(FOUR))
     many = volumes(**{f"coronacases_{case:03d}": value for case, value in enumerate(SPREAD)})
@@ -92,14 +98,20 @@ def test_a_second_time_gives_the_same_and_another_seed_almost(monkeypatch):
 SPREAD = np.random.default_rng(0).normal(0.9, 0.05, 18)
 
 
-def test_one_case_has_means_and_no_interval():
+def test_the_bootstrap_interval_is_the_same_with_every_version_of_scipy():
+    drawn = np.random.default_rng(0).integers(len(SPREAD), size=(10_000, len(SPREAD)))
+    means = SPREAD[drawn].mean(axis=1)
+    assert bootstrap_interval(np.mean, SPREAD) == tuple(np.quantile(means, [0.025, 0.975]))
+
+
+def test_one_case_has_means_but_no_interval():
     table = estimate(volumes(coronacases_001=0.9))
     assert table["subset"].tolist() == ["all", "all"]
     assert table["volume_avg"].tolist() == pytest.approx([0.45, 0.9])
     assert table.filter(regex="low|high").isna().all(axis=None)
 
 
-def test_the_published_volumes(real_data):
+def test_estimates_of_the_published_volumes(real_data):
     published = pd.read_csv(real_data / "published" / "per_volume.csv")
     slices = published["lung_slices"]
     table = (
@@ -110,7 +122,7 @@ def test_the_published_volumes(real_data):
     assert table["cases"].tolist() == [18, 18]
     assert table["volumes"].tolist() == [20, 20]
     assert table["slices"].tolist() == [2973, 2973]
-    # What the paper reports, over slices, and what its volumes say of how sure that is.
+    # The paper reports the means over slices.
     np.testing.assert_allclose(table["slice_avg"], [0.9145, 0.9495], atol=1e-4)
     assert table["volume_avg"].round(3).tolist() == [0.899, 0.937]
     np.testing.assert_allclose(table["volume_low"], [0.880, 0.922], atol=0.001)

@@ -1,7 +1,4 @@
-"""Downloads: every way in which one can be cut short, answered wrongly or led astray.
-
-No test needs the network: downloads come from a server on this machine, with small content.
-"""
+"""Downloads: interruptions, wrong answers, redirects. All come from a server on this machine."""
 
 import hashlib
 import io
@@ -40,6 +37,7 @@ from server import (
 )
 
 from sam_lungs.utils import download as downloads
+from sam_lungs.utils import files
 from sam_lungs.utils.download import download
 
 
@@ -61,7 +59,7 @@ def sha256_of(content: bytes) -> str:
 
 @pytest.fixture(params=[True, False], ids=["size known", "size unknown"])
 def get(request, server, folder):
-    """Download the file; from the server, which is a mirror, unless told otherwise."""
+    """Download the file, by default from the server as a mirror."""
 
     def get(content: bytes = CONTENT, mirror: str | None = server.url, url: str = OFFICIAL) -> None:
         size = len(content) if request.param else None
@@ -83,7 +81,7 @@ def part_size(folder: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-# --- What comes ---------------------------------------------------------------------------------
+# --- Complete downloads --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("answer", [honours_range, ignores_range, announces_no_length])
@@ -95,7 +93,7 @@ def test_a_file_is_downloaded_once(server, folder, get, answer):
     assert server.ranges == [None]
 
 
-def test_progress_is_told_in_megabytes(server, folder, capsys):
+def test_progress_is_shown_in_megabytes(server, folder, capsys):
     content = bytes(3_500_000)
     server.files[NAME] = content
     leave_part(folder, content[:1_200_000])
@@ -106,7 +104,7 @@ def test_progress_is_told_in_megabytes(server, folder, capsys):
 
 
 @pytest.mark.parametrize("answer", [honours_range, ignores_range, announces_no_length])
-def test_any_length_of_what_is_there_gives_the_right_file(server, folder, get, answer):
+def test_a_part_of_any_length_is_completed(server, folder, get, answer):
     content = CONTENT[:48]
     server.files[NAME] = content
     server.answer = answer
@@ -116,7 +114,7 @@ def test_any_length_of_what_is_there_gives_the_right_file(server, folder, get, a
         server.ranges.clear()
         too_long = length > 48 and not get.size_known
         if too_long:
-            # Whether the rest is wrong, only the hash can tell, or the server.
+            # Only the hash, or the length that the server announces, shows that it is wrong.
             if answer is ignores_range:
                 assert f"of 48 bytes there instead of {length}" in error_of(get, content)
                 continue
@@ -132,7 +130,7 @@ def test_any_length_of_what_is_there_gives_the_right_file(server, folder, get, a
 
 
 @pytest.mark.parametrize("length", [1, HALF, len(CONTENT) - 1, len(CONTENT)])
-def test_a_part_with_other_bytes_is_found_out_and_not_kept(folder, get, length):
+def test_a_part_with_other_bytes_is_deleted(folder, get, length):
     leave_part(folder, bytes(length))
     assert "is not what was published" in error_of(get)
     assert files_in(folder) == {}
@@ -140,7 +138,7 @@ def test_a_part_with_other_bytes_is_found_out_and_not_kept(folder, get, length):
     assert files_in(folder) == {NAME: CONTENT}
 
 
-def test_wrong_content_leaves_nothing_behind(server, folder, get):
+def test_wrong_content_is_deleted(server, folder, get):
     wrong = CONTENT[:-1] + bytes([CONTENT[-1] ^ 1])
     server.files[NAME] = wrong
     message = error_of(get)
@@ -150,8 +148,8 @@ def test_wrong_content_leaves_nothing_behind(server, folder, get):
     assert files_in(folder) == {}
 
 
-def test_content_that_ends_early_for_good_is_not_kept(server, folder, get):
-    # The server has no byte after those of the .part, which it says with status 416.
+def test_content_that_is_too_short_is_deleted(server, folder, get):
+    # The server answers with status 416: no bytes follow those of the .part.
     server.files[NAME] = CONTENT[:HALF]
     leave_part(folder, CONTENT[:HALF])
     assert "is not what was published" in error_of(get)
@@ -162,7 +160,7 @@ def test_content_that_ends_early_for_good_is_not_kept(server, folder, get):
 @pytest.mark.parametrize(
     "content", [b"<html>Please log in</html>", CONTENT + b"\0", b""], ids=["page", "longer", "none"]
 )
-def test_an_answer_of_another_length_does_not_spoil_what_is_there(server, folder, content):
+def test_an_answer_of_another_length_does_not_change_the_part(server, folder, content):
     leave_part(folder, CONTENT[:HALF])
     server.files[NAME] = content
     server.answer = ignores_range
@@ -173,7 +171,7 @@ def test_an_answer_of_another_length_does_not_spoil_what_is_there(server, folder
 
 
 @pytest.mark.parametrize("content", [b"<html>Please log in</html>", b""], ids=["page", "none"])
-def test_a_shorter_answer_does_not_spoil_what_is_there(server, folder, get, content):
+def test_a_shorter_answer_does_not_change_the_part(server, folder, get, content):
     leave_part(folder, CONTENT[:HALF])
     server.files[NAME] = content
     server.answer = ignores_range
@@ -181,17 +179,16 @@ def test_a_shorter_answer_does_not_spoil_what_is_there(server, folder, get, cont
     assert files_in(folder) == {PART: CONTENT[:HALF]}
 
 
-def test_bytes_without_end_are_not_taken(server, folder, monkeypatch, get):
-    """Where the size is known, what follows does not matter."""
+def test_an_endless_answer_is_cut_at_the_limit(server, folder, monkeypatch, get):
+    """If the size is known, bytes after it are not read."""
     monkeypatch.setattr(downloads, "MAX_BYTES", 2 * len(CONTENT))
     written = []
-    truncate = os.fstat
 
-    def watch(descriptor: int) -> os.stat_result:
-        written.append(truncate(descriptor).st_size)
-        return truncate(descriptor)
+    def watch(path: Path) -> str:
+        written.append(path.stat().st_size)
+        return files.sha256_of(path)
 
-    monkeypatch.setattr(downloads.os, "fstat", watch)
+    monkeypatch.setattr(downloads, "sha256_of", watch)
     server.answer = never_ends
     if get.size_known:
         get()
@@ -203,17 +200,17 @@ def test_bytes_without_end_are_not_taken(server, folder, monkeypatch, get):
 
 
 @pytest.mark.parametrize("size", [None, len(CONTENT)])
-def test_a_file_that_says_it_is_larger_than_any_is_refused(server, folder, size):
+def test_a_file_with_a_huge_announced_size_is_refused(server, folder, size):
     server.answer = lambda request: request.start(200, 1 << 40)
     message = error_of(download, OFFICIAL, folder / NAME, sha256_of(CONTENT), size, server.url)
     assert "is a file of 1,099,511,627,776 bytes there instead of" in message
     assert files_in(folder) == {}
 
 
-# --- Interruptions ------------------------------------------------------------------------------
+# --- Interruptions -------------------------------------------------------------------------------
 
 
-def test_a_connection_that_breaks_is_taken_up_again(server, folder, get):
+def test_a_broken_connection_is_resumed(server, folder, get):
     def breaks_often(request: Handler) -> None:
         rest = request.rest
         request.start(206 if request.headers["Range"] else 200, len(rest))
@@ -225,11 +222,11 @@ def test_a_connection_that_breaks_is_taken_up_again(server, folder, get):
     assert files_in(folder) == {NAME: CONTENT}
 
 
-def test_a_connection_that_breaks_for_good_is_continued_by_the_next_call(server, folder, get):
-    server.answer = closes_half_way  # and so from the beginning, whatever is asked for
+def test_a_connection_that_stays_broken_is_resumed_by_the_next_call(server, folder, get):
+    server.answer = closes_half_way  # and ignores the requested range
     message = error_of(get)
     assert f"{folder / PART}: the download stopped at {HALF:,} of 300,000 bytes" in message
-    assert "run the same command again to continue" in message
+    assert "run the same command again to resume" in message
     assert files_in(folder) == {PART: CONTENT[:HALF]}
     assert server.ranges == [None, f"bytes={HALF}-"]
 
@@ -239,7 +236,7 @@ def test_a_connection_that_breaks_for_good_is_continued_by_the_next_call(server,
     assert files_in(folder) == {NAME: CONTENT}
 
 
-def test_a_connection_that_is_reset_keeps_what_has_come(server, folder, get):
+def test_a_reset_connection_keeps_the_part(server, folder, get):
     def resets_half_way(request: Handler) -> None:
         if request.headers["Range"]:
             return answers(503)(request)
@@ -260,7 +257,7 @@ def test_a_connection_that_is_reset_keeps_what_has_come(server, folder, get):
     assert files_in(folder) == {NAME: CONTENT}
 
 
-def test_a_server_that_falls_silent_is_given_up_on(server, folder, monkeypatch, get):
+def test_a_silent_server_times_out(server, folder, monkeypatch, get):
     given_up = threading.Event()
 
     def falls_silent(request: Handler) -> None:
@@ -272,13 +269,13 @@ def test_a_server_that_falls_silent_is_given_up_on(server, folder, monkeypatch, 
     message = error_of(get)
     given_up.set()
     assert "timed out" in message
-    assert "run the same command again to continue" in message
+    assert "run the same command again to resume" in message
     assert files_in(folder) == {PART: CONTENT[:HALF]}
 
 
 @pytest.fixture
 def command(server, folder):
-    """Start a process that downloads the file as a script does; `before` runs in it first."""
+    """Start a process that downloads the file as a script does; it runs the code `before` first."""
 
     def start(before: str = "") -> subprocess.Popen:
         arguments = (OFFICIAL, sha256_of(CONTENT), len(CONTENT), server.url)
@@ -286,7 +283,7 @@ def command(server, folder):
 import os, signal
 from pathlib import Path
 from sam_lungs.utils import download as downloads
-from sam_lungs.utils.errors import run_script
+from sam_lungs.utils.cli import run_script
 {before}
 url, sha256, size, mirror = {arguments!r}
 run_script(lambda: downloads.download(url, Path({str(folder / NAME)!r}), sha256, size, mirror))
@@ -303,12 +300,12 @@ run_script(lambda: downloads.download(url, Path({str(folder / NAME)!r}), sha256,
 
 
 def ended(process: subprocess.Popen) -> tuple[int, str]:
-    """Return a process's exit status and what it said, when it has ended."""
-    said = process.communicate()[1]
-    return process.returncode, said
+    """Wait for a process; return its exit status and its standard error."""
+    errors = process.communicate()[1]
+    return process.returncode, errors
 
 
-def test_a_killed_download_is_continued_by_the_same_command(server, folder, command):
+def test_a_killed_download_is_resumed_by_the_same_command(server, folder, command):
     server.answer = in_pieces
     kills = 0
     for target in range(1, len(CONTENT), 25_000):
@@ -325,17 +322,27 @@ def test_a_killed_download_is_continued_by_the_same_command(server, folder, comm
     assert files_in(folder) == {NAME: CONTENT}
 
 
-@pytest.mark.parametrize("step", ["sha256_of", "os.fsync", "os.replace", "sync_folder"])
+# The first call of `sync` is for the part, the second for its folder.
+@pytest.mark.parametrize(
+    ("step", "call"), [("sha256_of", 1), ("sync", 1), ("os.replace", 1), ("sync", 2)]
+)
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_download_killed_at_its_end_is_ended_by_the_same_command(
-    server, folder, command, step, when
+def test_a_download_killed_in_its_last_steps_is_finished_by_the_same_command(
+    server, folder, command, step, call, when
 ):
-    kill = "os.kill(os.getpid(), signal.SIGKILL)"
-    lines = [kill, "step(*arguments)"] if when == "before" else ["step(*arguments)", kill]
-    killed = command(
-        f"step = downloads.{step}\ndef dies(*arguments):\n    {'; '.join(lines)}\n"
-        f"downloads.{step} = dies"
-    )
+    killed = command(f"""
+step, calls = downloads.{step}, []
+
+def dies(*arguments):
+    calls.append(arguments)
+    if {when == "after"} or len(calls) < {call}:
+        result = step(*arguments)
+    if len(calls) == {call}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return result
+
+downloads.{step} = dies
+""")
     assert ended(killed)[0] == -signal.SIGKILL
     assert ended(command()) == (0, "")
     assert files_in(folder) == {NAME: CONTENT}
@@ -343,24 +350,26 @@ def test_a_download_killed_at_its_end_is_ended_by_the_same_command(
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_a_download_and_keeps_what_has_come(server, folder, command, number, status):
+def test_a_signal_ends_a_download_and_keeps_the_part(server, folder, command, number, status):
     server.answer = in_pieces
     process = command()
     wait_until(lambda: part_size(folder) > 0)
     process.send_signal(number)
-    assert ended(process) == (status, "")
-    (held,) = files_in(folder).values()
+    ended_with, errors = ended(process)
+    assert ended_with == status
+    assert "to resume, run the same command again" in errors
+    held = (folder / PART).read_bytes()
     assert held == CONTENT[: len(held)]
     assert ended(command()) == (0, "")
     assert server.ranges[1:] == [f"bytes={len(held)}-"]
 
 
-# --- Two at once --------------------------------------------------------------------------------
+# --- Concurrent downloads ------------------------------------------------------------------------
 
 
 @pytest.fixture
 def two_at_once(server, folder, command):
-    """Two processes, the second waiting for the first, which has half; and what lets it go on."""
+    """Two processes, the first with half the file, the second waiting; an event to continue."""
     go_on = threading.Event()
 
     def waits_half_way(request: Handler) -> None:
@@ -372,13 +381,13 @@ def two_at_once(server, folder, command):
     first = command()
     wait_until(lambda: part_size(folder) == HALF)
     second = command()
-    waited = f"{folder / PART}: another process downloads it, and is waited for\n"
+    waited = f"{folder / PART}: waiting for another process that downloads it\n"
     assert second.stderr.readline() == waited
     yield first, second, go_on
     go_on.set()
 
 
-def test_of_two_processes_the_second_waits_and_finds_it_done(server, folder, two_at_once):
+def test_a_second_process_waits_and_downloads_nothing(server, folder, two_at_once):
     first, second, go_on = two_at_once
     go_on.set()
     assert ended(first) == ended(second) == (0, "")
@@ -386,7 +395,7 @@ def test_of_two_processes_the_second_waits_and_finds_it_done(server, folder, two
     assert files_in(folder) == {NAME: CONTENT}
 
 
-def test_the_second_continues_what_the_first_leaves_when_it_is_killed(server, folder, two_at_once):
+def test_a_second_process_resumes_when_the_first_is_killed(server, folder, two_at_once):
     first, second, _ = two_at_once
     server.answer = honours_range
     first.kill()
@@ -396,7 +405,7 @@ def test_the_second_continues_what_the_first_leaves_when_it_is_killed(server, fo
     assert files_in(folder) == {NAME: CONTENT}
 
 
-def test_many_at_once(server, folder, command):
+def test_five_processes_download_the_file_once(server, folder, command):
     server.answer = in_pieces
     for ending in [ended(process) for process in [command() for _ in range(5)]]:
         assert ending[0] == 0
@@ -404,7 +413,7 @@ def test_many_at_once(server, folder, command):
     assert files_in(folder) == {NAME: CONTENT}
 
 
-# --- Where it comes from ------------------------------------------------------------------------
+# --- Allowed servers -----------------------------------------------------------------------------
 
 
 REFUSED = [
@@ -430,7 +439,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("url", REFUSED)
-def test_other_servers_are_not_asked(server, folder, get, url):
+def test_other_servers_are_refused(server, folder, get, url):
     message = error_of(get, mirror=None, url=url)
     assert message.startswith(f"{url}: not downloaded")
     assert "--mirror" in message
@@ -440,7 +449,7 @@ def test_other_servers_are_not_asked(server, folder, get, url):
 
 @pytest.mark.parametrize("url", REFUSED)
 @pytest.mark.parametrize("host", ["dl.fbaipublicfiles.com", "zenodo.org"])
-def test_redirects_from_the_named_servers_to_others_are_refused(url, host):
+def test_redirects_from_allowed_servers_to_others_are_refused(url, host):
     asked = Request(f"https://{host}/{NAME}")
     redirects = downloads._Redirects(None)
     message = error_of(redirects.redirect_request, asked, io.BytesIO(), 302, "", {}, url)
@@ -448,7 +457,7 @@ def test_redirects_from_the_named_servers_to_others_are_refused(url, host):
 
 
 @pytest.mark.parametrize("host", ["dl.fbaipublicfiles.com", "zenodo.org", "files.ZENODO.org:443"])
-def test_redirects_among_the_named_servers_are_followed(host):
+def test_redirects_among_allowed_servers_are_followed(host):
     asked, url = Request(OFFICIAL, headers={"Range": "bytes=7-"}), f"https://{host}/{NAME}"
     redirects = downloads._Redirects(None)
     followed = redirects.redirect_request(asked, io.BytesIO(), 302, "", {}, url)
@@ -468,7 +477,7 @@ def test_a_mirror_may_redirect_to_itself(server, folder, get, status):
 @pytest.mark.parametrize(
     "url", [f"http://localhost:0/{NAME}", f"http://zenodo.org/{NAME}", f"ftp://127.0.0.1/{NAME}"]
 )
-def test_a_mirror_may_not_redirect_to_others(server, folder, get, url):
+def test_a_mirror_may_not_redirect_to_other_servers(server, folder, get, url):
     server.answer = redirects_to(url)
     assert error_of(get).startswith(f"{url}: not downloaded")
     assert server.ranges == [None]
@@ -476,13 +485,13 @@ def test_a_mirror_may_not_redirect_to_others(server, folder, get, url):
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "http://[", "http://127.0.0.1:x/"])
-def test_a_redirect_to_what_is_no_address_is_told(server, folder, get, url):
+def test_a_redirect_to_an_invalid_url_is_an_error(server, folder, get, url):
     server.answer = redirects_to(url)
     assert "downloaded" in error_of(get)
     assert files_in(folder) == {}
 
 
-def test_a_redirect_in_a_circle_is_told(server, folder, get):
+def test_a_redirect_loop_is_an_error(server, folder, get):
     server.answer = lambda request: request.start(302, 0, Location=request.path)
     assert "infinite loop" in error_of(get)
     assert files_in(folder) == {}
@@ -491,21 +500,21 @@ def test_a_redirect_in_a_circle_is_told(server, folder, get):
 @pytest.mark.parametrize(
     "mirror", ["", "files", "/tmp", "ftp://127.0.0.1", "file:///tmp", "http://"]
 )
-def test_a_mirror_that_is_none_is_told(folder, get, mirror):
+def test_an_invalid_mirror_is_an_error(folder, get, mirror):
     message = error_of(get, mirror=mirror)
-    assert "name its folder, http or https, with --mirror" in message
+    assert "give its folder, http or https, with --mirror" in message
     assert not folder.exists()
 
 
 @pytest.mark.parametrize("end", ["", "/"])
-def test_a_mirror_has_the_file_in_a_folder(server, folder, get, end):
+def test_the_mirror_is_the_url_of_a_folder(server, folder, get, end):
     paths = []
     server.answer = lambda request: (paths.append(request.path), honours_range(request))
     get(mirror=server.url + end)
     assert paths == [f"/files/{NAME}"]
 
 
-# --- What cannot be -----------------------------------------------------------------------------
+# --- Errors --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [403, 404, 416, 500, 503])
@@ -518,20 +527,20 @@ def test_an_http_error_names_url_file_and_folder(server, folder, get, status):
     assert files_in(folder) == {}
 
 
-def test_an_http_error_keeps_what_is_there(server, folder, get):
+def test_an_http_error_keeps_the_part(server, folder, get):
     leave_part(folder, CONTENT[:HALF])
     server.answer = answers(503)
     error_of(get)
     assert files_in(folder) == {PART: CONTENT[:HALF]}
 
 
-def test_a_server_that_closes_without_a_byte_is_told(server, folder, get):
+def test_a_connection_closed_without_a_byte_is_an_error(server, folder, get):
     server.answer = closes_without_a_byte
     assert error_of(get).startswith(f"{server.url}/{NAME}: cannot be downloaded")
     assert files_in(folder) == {}
 
 
-def test_a_refused_connection_is_told(folder, get):
+def test_a_refused_connection_is_an_error(folder, get):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound but not listening, so that it refuses
         mirror = f"http://127.0.0.1:{unused.getsockname()[1]}"
@@ -541,22 +550,22 @@ def test_a_refused_connection_is_told(folder, get):
     assert files_in(folder) == {}
 
 
-def test_a_folder_that_cannot_be_made_is_told(folder, get):
+def test_a_folder_that_cannot_be_made_is_an_error(folder, get):
     folder.write_text("a file in the folder's place")
     assert str(folder) in error_of(get)
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/full", path)])
-def test_a_part_that_is_no_file_is_told(folder, get, make):
+def test_a_part_that_is_no_regular_file_is_an_error(folder, get, make):
     folder.mkdir()
     make(folder / PART)
     assert error_of(get).startswith(f"{folder / PART}: ")
 
 
-def test_a_file_that_may_not_become_as_large_is_told_and_kept(folder, command):
+def test_a_limit_on_file_sizes_is_an_error_that_keeps_the_part(folder, command):
     process = command("import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100000, -1))")
-    status, said = ended(process)
-    (line,) = said.splitlines()
+    status, errors = ended(process)
+    (line,) = errors.splitlines()
     assert status == 1
     assert line.startswith(f"error: {folder / PART}: cannot be written (File too large)")
     assert files_in(folder) == {PART: CONTENT[:100_000]}
@@ -566,7 +575,7 @@ def test_a_file_that_may_not_become_as_large_is_told_and_kept(folder, command):
 
 @pytest.fixture
 def small_disk(folder):
-    """The folder, on a disk of 64 KB; a function that changes this."""
+    """A disk of 64 KB, mounted at the folder; returns a function that remounts it."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder]
     if subprocess.run(mount, capture_output=True).returncode:
@@ -575,12 +584,10 @@ def small_disk(folder):
     subprocess.run(["umount", folder], check=True)
 
 
-def test_a_full_or_read_only_disk_is_told_and_what_has_come_is_kept(
-    server, folder, small_disk, get
-):
+def test_a_full_or_read_only_disk_is_an_error_that_keeps_the_part(server, folder, small_disk, get):
     message = error_of(get)
     assert message.startswith(f"{folder / PART}: cannot be written (No space left on device)")
-    assert "run the same command again to continue" in message
+    assert "run the same command again to resume" in message
     held = files_in(folder)
     assert held == {PART: CONTENT[: 64 << 10]}
     assert "No space left" in error_of(get)

@@ -1,21 +1,31 @@
+import errno
 import hashlib
 import os
 import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
+from sam_lungs.utils import files
 from sam_lungs.utils.errors import InputError
-from sam_lungs.utils.files import check_writable, open_locked, replacing, sha256_of
+from sam_lungs.utils.files import (
+    FolderInUseError,
+    atomic_write,
+    check_writable,
+    locked_folder,
+    sha256_of,
+    sync,
+)
 
 
-def test_the_file_appears_whole_in_a_folder_made_for_it(tmp_path):
+def test_a_file_appears_whole_in_a_new_folder(tmp_path):
     path = tmp_path / "a" / "b" / "table.csv"
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("1\n")
         assert temporary.parent == path.parent
         assert temporary.suffix == path.suffix
@@ -25,19 +35,19 @@ def test_the_file_appears_whole_in_a_folder_made_for_it(tmp_path):
 
 
 @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyError("bug")])
-def test_a_failure_keeps_what_was_there_and_leaves_nothing_else(tmp_path, failure):
+def test_a_failure_keeps_the_earlier_file_and_leaves_no_other(tmp_path, failure):
     path = tmp_path / "table.csv"
     path.write_text("before")
-    told = InputError if isinstance(failure, OSError) else KeyError
+    expected = InputError if isinstance(failure, OSError) else KeyError
 
     def write_half():
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text("half")
             raise failure
 
-    with pytest.raises(told) as raised:
+    with pytest.raises(expected) as raised:
         write_half()
-    if told is InputError:
+    if expected is InputError:
         assert (
             str(raised.value)
             == f"{path}: cannot be written (No space left on device); choose another place"
@@ -48,7 +58,10 @@ def test_a_failure_keeps_what_was_there_and_leaves_nothing_else(tmp_path, failur
 
 def test_a_file_where_the_folder_should_be_is_an_input_error(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot be written"), replacing(tmp_path / "file" / "x"):
+    with (
+        pytest.raises(InputError, match="cannot be written"),
+        atomic_write(tmp_path / "file" / "x"),
+    ):
         pass
 
 
@@ -83,20 +96,12 @@ def test_sha256_of_a_missing_file_is_an_input_error(tmp_path):
         sha256_of(tmp_path / "missing")
 
 
-def test_what_a_killed_process_left_is_taken_over(tmp_path):
-    (tmp_path / ".partial.table.csv").write_text("half of a much longer table")
-    with replacing(tmp_path / "table.csv") as temporary:
-        temporary.write_text("1\n")
-    assert (tmp_path / "table.csv").read_text() == "1\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
-
-
-def test_two_writers_at_once_take_turns(tmp_path):
+def test_two_writers_at_once_do_not_mix(tmp_path):
     path = tmp_path / "table.csv"
     mistakes = []
 
     def write(text):
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(text)
             time.sleep(0.01)
             if temporary.read_text() != text:
@@ -112,54 +117,93 @@ def test_two_writers_at_once_take_turns(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_nothing_is_written_through_a_planted_link(tmp_path):
-    victim = tmp_path / "victim"
-    victim.write_text("precious")
-    (tmp_path / ".partial.table.csv").symlink_to(victim)
-    with pytest.raises(InputError, match="cannot be written"), replacing(tmp_path / "table.csv"):
-        pass
-    (tmp_path / ".partial.table.csv").unlink()
-    (tmp_path / "table.csv").symlink_to(victim)
-    with replacing(tmp_path / "table.csv") as temporary:
+def test_a_link_is_replaced_and_its_target_untouched(tmp_path):
+    (tmp_path / "target").write_text("precious")
+    (tmp_path / "table.csv").symlink_to(tmp_path / "target")
+    with atomic_write(tmp_path / "table.csv") as temporary:
         temporary.write_text("1\n")
-    assert victim.read_text() == "precious"
+    assert (tmp_path / "target").read_text() == "precious"
     assert not (tmp_path / "table.csv").is_symlink()
 
 
-LOCK = "from pathlib import Path; import os, sys; from sam_lungs.utils.files import open_locked; "
+@pytest.mark.parametrize(
+    ("number", "raises"), [(errno.EINVAL, False), (errno.ENOSPC, True), (errno.EIO, True)]
+)
+def test_a_file_system_that_cannot_sync_is_no_error_but_a_full_one_is(
+    tmp_path, monkeypatch, number, raises
+):
+    def fail(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    (tmp_path / "file").touch()
+    sync(tmp_path)
+    with pytest.raises(OSError, match=os.strerror(number)) if raises else nullcontext():
+        sync(tmp_path / "file")
 
 
-def test_a_lock_keeps_other_processes_off_and_dies_with_its_own(tmp_path):
-    path = tmp_path / "lock"
-    holder = subprocess.Popen(
-        [sys.executable, "-c", LOCK + "open_locked(Path(sys.argv[1]), False); print(1, flush=True);"
-         " sys.stdin.read()", path],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT,
-    )  # fmt: skip
-    holder.stdout.readline()
-    with pytest.raises(BlockingIOError):
-        open_locked(path, wait=False)
-    holder.kill()
-    holder.communicate()
-    os.close(open_locked(path, wait=False))
+HOLD = """
+import sys
+from pathlib import Path
+from sam_lungs.utils.files import locked_folder
+with locked_folder(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
 
 
-def test_a_lock_on_a_file_that_was_moved_away_is_none(tmp_path):
-    """The next one to wait gets the file that has the name now."""
-    path = tmp_path / "lock"
-    first, got = open_locked(path, wait=False), []
-    waiting = threading.Thread(target=lambda: got.append(open_locked(path, wait=True)))
-    waiting.start()
-    time.sleep(0.1)
-    path.rename(tmp_path / "moved")
-    os.close(first)
-    waiting.join()
-    assert os.path.samestat(os.fstat(got[0]), path.stat())
-    os.close(got[0])
+def test_a_lock_keeps_other_processes_out_and_ends_with_its_process(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path / "a"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+    ) as holder:
+        holder.stdout.readline()
+        with (
+            pytest.raises(FolderInUseError, match="another process is working in it"),
+            locked_folder(tmp_path / "a"),
+        ):
+            pass
+        holder.kill()
+        holder.wait()
+        with locked_folder(tmp_path / "a"):
+            pass
+
+
+def test_a_lock_removes_what_a_killed_process_left(tmp_path):
+    (tmp_path / "debug").mkdir()
+    (tmp_path / "debug" / ".partial.0123.picture.png").write_text("half")
+    (tmp_path / ".partial.unfinished").mkdir()
+    (tmp_path / ".partial.unfinished" / "slices.jsonl").touch()
+    (tmp_path / "table.csv").touch()
+    with locked_folder(tmp_path):
+        assert {path.name for path in tmp_path.rglob("*")} == {".lock", "debug", "table.csv"}
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP])
+def test_without_locks_there_is_one_warning(tmp_path, monkeypatch, capsys, number):
+    def fail(descriptor, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.fcntl, "flock", fail)
+    files._warn_of_no_locks.cache_clear()
+    for _ in range(3):
+        with locked_folder(tmp_path), locked_folder(tmp_path):
+            pass
+    error = capsys.readouterr().err
+    assert error.startswith("warning: the file system has no locks")
+    assert error.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_locked_is_an_input_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written to"), locked_folder(tmp_path / "file"):
+        pass
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
-def test_what_reading_may_never_end_of_is_refused(tmp_path, make):
+def test_a_file_that_is_not_regular_is_refused(tmp_path, make):
     make(tmp_path / "file")
     with pytest.raises(InputError, match="not a regular file"):
         sha256_of(tmp_path / "file")

@@ -1,0 +1,146 @@
+"""NumPy files (`.npy`, `.npz`), and the JSON sidecar that says how each was converted."""
+
+import hashlib
+import io
+import json
+import math
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy_format
+
+from sam_lungs.data import guard
+from sam_lungs.data.volume import NUMPY_SUFFIXES, Geometry, Volume, sidecar_path, volume_name
+from sam_lungs.utils.errors import InputError
+from sam_lungs.utils.files import atomic_write, check_regular, sha256_of
+
+NPY_HEADER_BYTES = 1024  # NumPy writes 128
+
+
+def read_array(path: Path) -> Volume:
+    """Read a `.npy` file, or a `.npz` file of one array, (rows, columns, slices).
+
+    The geometry is read from the sidecar, where there is one.
+
+    Raises `InputError` for a file that is not a valid NumPy file, that its sidecar does not
+    describe, is larger than `MAX_VOLUME_BYTES` or the memory, or does not hold finite real numbers
+    in three dimensions.
+    """
+    with guard.reading(path):
+        content, sha256 = guard.read_bytes(path)
+        geometry = sidecar_sha256 = None
+        if sidecar_path(path).exists():
+            sidecar_sha256 = sha256_of(sidecar_path(path))
+            record = _read_sidecar(sidecar_path(path))
+            if record["array_sha256"] != sha256:
+                raise InputError(
+                    f"{path}: not the array that {sidecar_path(path).name} describes; convert the"
+                    " volume again, or delete the JSON file"
+                )
+            if "affine" in record:
+                geometry = Geometry(
+                    np.array(record["affine"], dtype=np.float64),
+                    tuple(record["file_shape"]),
+                    np.array(record["file_to_array"], dtype=int),
+                )
+        array = _parse(content, path)
+        guard.check_finite(path, array)
+        return Volume(array, geometry, path, sha256, sidecar_sha256=sidecar_sha256)
+
+
+def write_numpy(volume: Volume, path: Path) -> None:
+    """Write the array as `.npy` or compressed `.npz`, and its sidecar.
+
+    path: see `check_numpy_path`. Raises `InputError` when a file cannot be written.
+    """
+    # In Fortran order each slice is contiguous.
+    array = np.asfortranarray(volume.array)
+    with atomic_write(path) as temporary:
+        if path.suffix == ".npy":
+            np.save(temporary, array)
+        else:
+            np.savez_compressed(temporary, volume=array)
+        # The sidecar comes first. If a kill leaves it with an older array, the hashes differ.
+        _write_sidecar(volume, sha256_of(temporary), sidecar_path(path))
+
+
+def is_converted(source: Path, path: Path, orientation: str) -> bool:
+    """Return whether the array file at `path` is intact and was made from `source` in this way."""
+    try:
+        record = _read_sidecar(sidecar_path(path))
+        return (
+            record.get("orientation_option") == orientation
+            and record.get("source_sha256") == sha256_of(source)
+            and record.get("array_sha256") == sha256_of(path)
+        )
+    except InputError:
+        return False
+
+
+def check_numpy_path(path: Path) -> None:
+    """Raise `InputError` unless `write_numpy` can write a file of this name."""
+    volume_name(path)
+    if path.suffix not in NUMPY_SUFFIXES:
+        raise InputError(f"{path}: the output must be a .npy or .npz file")
+
+
+def _parse(content: bytes, path: Path) -> np.ndarray:
+    """Return the array in the bytes of a `.npy` or `.npz` file."""
+    stream, size = io.BytesIO(content), len(content)
+    if path.suffix == ".npz":
+        archive = zipfile.ZipFile(stream)
+        if len(archive.infolist()) != 1:
+            raise InputError(f"{path}: must hold one array; save each volume in a file of its own")
+        member = archive.infolist()[0]
+        stream, size = archive.open(member), member.file_size
+    start = stream.read(NPY_HEADER_BYTES)
+    header = io.BytesIO(start)
+    # Version 3 is for names of fields, which a volume does not have.
+    parsers = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
+    shape, is_fortran, dtype = parsers[npy_format.read_magic(header)](header)
+    shape, end = guard.check_claim(path, shape, dtype, header.tell())
+    guard.check_size(path, size, end)
+    if path.suffix == ".npz":
+        content = guard.decompress(start, stream, end)
+    voxels = np.frombuffer(content, dtype, math.prod(shape), header.tell())
+    return voxels.reshape(shape, order="F" if is_fortran else "C")
+
+
+def _write_sidecar(volume: Volume, array_sha256: str, path: Path) -> None:
+    record = {
+        "source": volume.path.name,
+        "source_sha256": volume.sha256,
+        "array_sha256": array_sha256,
+        "orientation_option": volume.orientation,
+    }
+    if geometry := volume.geometry:
+        record |= {
+            "orientation": geometry.orientation,
+            "spacing_mm": geometry.spacing_mm,
+            "affine": geometry.affine.tolist(),
+            "file_shape": geometry.file_shape,
+            "file_to_array": geometry.file_to_array.tolist(),
+        }
+    record["record_sha256"] = _sha256_of_record(record)
+    lines = ",\n".join(f'  "{key}": {json.dumps(value)}' for key, value in record.items())
+    with atomic_write(path) as temporary:
+        temporary.write_text(f"{{\n{lines}\n}}\n")
+
+
+def _read_sidecar(path: Path) -> dict:
+    try:
+        check_regular(path)
+        record = json.loads(path.read_bytes())
+        # Without the hash a damaged digit would be another affine.
+        if record.pop("record_sha256") != _sha256_of_record(record):
+            raise ValueError("damaged")
+        return record
+    except Exception as error:  # a damaged file raises almost any type
+        raise InputError(
+            f"{path}: not a conversion record; convert the volume again, or delete this file"
+        ) from error
+
+
+def _sha256_of_record(record: dict) -> str:
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()

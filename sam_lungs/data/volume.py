@@ -1,0 +1,116 @@
+"""A volume in memory: its array, its position in the patient, and the file it was read from."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel import orientations
+
+from sam_lungs.utils.errors import InputError
+
+NUMPY_SUFFIXES = (".npy", ".npz")
+NIFTI_SUFFIXES = (".nii", ".nii.gz")
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """The position of a volume in the patient, and how its array was made from its file.
+
+    affine: (4, 4) float64, voxel indices of the file -> millimetres, RAS+, as in the file.
+    file_shape: voxels along the three axes of the file.
+    file_to_array: (3, 2) int, an orientation as in `nibabel.orientations`: row i holds the array
+        axis that file axis i became, and 1, or -1 if it was flipped.
+    """
+
+    affine: np.ndarray
+    file_shape: tuple[int, int, int]
+    file_to_array: np.ndarray
+
+    @property
+    def array_to_file(self) -> np.ndarray:
+        """(4, 4) float64, indices (row, column, slice) of the array -> indices of the file."""
+        return orientations.inv_ornt_aff(self.file_to_array, self.file_shape)
+
+    @property
+    def array_affine(self) -> np.ndarray:
+        """(4, 4) float64, indices (row, column, slice) of the array -> millimetres, RAS+."""
+        return self.affine @ self.array_to_file
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Distance between neighbouring rows, columns and slices."""
+        return tuple(float(size) for size in nib.affines.voxel_sizes(self.array_affine))
+
+    @property
+    def orientation(self) -> str:
+        """Three letters of LRPAIS: the sides of the patient where rows, columns, slices end."""
+        return "".join(nib.aff2axcodes(self.array_affine))
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """An array (rows, columns, slices) with its geometry and its file.
+
+    array: real numbers; may be read-only. geometry: `None` where the file has no usable affine.
+    sha256: of the bytes of the file that was read, in lower-case hexadecimal.
+    orientation: the option of `read_nifti`, `None` for an array file.
+    sidecar_sha256: of the sidecar of an array file, `None` without one.
+    """
+
+    array: np.ndarray
+    geometry: Geometry | None
+    path: Path
+    sha256: str | None = None
+    orientation: str | None = None
+    sidecar_sha256: str | None = None
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """The files that were read and their hashes, as in `run.json`."""
+        return file_identity(self.path, self.sha256, self.sidecar_sha256)
+
+
+def volume_name(path: Path) -> str:
+    """Return the file's name without the suffix of its format.
+
+    Raises `InputError` when the rest cannot be the name of a results folder.
+    """
+    suffixes = [end for end in (*NUMPY_SUFFIXES, *NIFTI_SUFFIXES) if path.name.endswith(end)]
+    name = path.name.removesuffix("".join(suffixes))
+    if name in ("", ".", ".."):
+        raise InputError(f"{path}: results cannot be named after this file; rename it")
+    return name
+
+
+def file_identity(path: Path, sha256: str, sidecar_sha256: str | None) -> dict[str, str]:
+    """Return the path of a volume's file and the hashes of it and its sidecar."""
+    identity = {"file": str(path), "sha256": sha256}
+    return identity | ({"conversion": sidecar_sha256} if sidecar_sha256 else {})
+
+
+def sidecar_path(path: Path) -> Path:
+    """Return the path of the JSON file that says how an array file was converted.
+
+    It is the whole name plus `.json`: `image.json` may belong to another program, as in BIDS.
+    """
+    return path.with_name(f"{path.name}.json")
+
+
+def smallest_dtype(planes: Iterable[np.ndarray]) -> np.dtype:
+    """Return the smallest of uint8, int16 and int32 that holds all values, else float32."""
+    low, high = np.inf, -np.inf
+    for plane in planes:
+        if plane.dtype.kind == "f" and (plane != np.rint(plane)).any():
+            return np.dtype(np.float32)
+        low, high = min(low, plane.min()), max(high, plane.max())
+    for dtype in (np.uint8, np.int16, np.int32):
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return np.dtype(dtype)
+    return np.dtype(np.float32)
+
+
+def planes(array: np.ndarray) -> np.ndarray:
+    """Return the slices first, to work on one at a time: temporary arrays stay small."""
+    return np.moveaxis(array, 2, 0)

@@ -1,0 +1,75 @@
+"""Prompts of one slice, and the named protocols that say which prompts a slice gets.
+
+The protocols are those of Gutiérrez et al. 2024, doi 10.1109/ACCESS.2024.3353142.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+POINTS = ("inside", "centroid", "contours")
+NEGATIVES = ("box_center", "none")
+
+
+@dataclass(frozen=True)
+class PromptProtocol:
+    """Which prompts a slice gets. The defaults are the paper's.
+
+    points: `inside`: one positive point per label, moved from the centroid into the label;
+        `centroid`: one per label, at the centroid even if that is outside the label;
+        `contours`: one per connected region, moved into the region.
+    negative: `box_center` or `none`.
+    negative_offset_rows: rows to move the negative point down; it stops at the image border.
+    box: whether the box is given.
+    """
+
+    points: str = "inside"
+    negative: str = "box_center"
+    negative_offset_rows: int = 0
+    box: bool = True
+
+
+# `paper` is the paper's method, the others are its comparisons. Names that contain `points` stand
+# for positive points only: no negative point, no box.
+PROTOCOLS = {
+    "paper": PromptProtocol(),
+    "no_box": PromptProtocol(box=False),
+    "no_negative": PromptProtocol(negative="none"),
+    "points": PromptProtocol(negative="none", box=False),
+    "negative_45": PromptProtocol(negative_offset_rows=45),
+    "negative_45_no_box": PromptProtocol(negative_offset_rows=45, box=False),
+    "centroid": PromptProtocol(points="centroid"),
+    "centroid_no_box": PromptProtocol(points="centroid", box=False),
+    "centroid_points": PromptProtocol(points="centroid", negative="none", box=False),
+    "contours": PromptProtocol(points="contours"),
+    "contours_no_box": PromptProtocol(points="contours", box=False),
+    "contours_points": PromptProtocol(points="contours", negative="none", box=False),
+    "negative_15": PromptProtocol(negative_offset_rows=15),
+    "negative_30": PromptProtocol(negative_offset_rows=30),
+    "negative_60": PromptProtocol(negative_offset_rows=60),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """The prompts of one object in one slice, in pixels of the slice.
+
+    points_rc: (points, 2) int, (row, column); (0, 2) without points.
+    labels: (points,) int, 1 for a positive point and 0 for a negative one.
+    box_rc: (4,) int, (top row, left column, bottom row, right column), where bottom and right are
+        one past the last row and column; None without a box.
+    """
+
+    points_rc: np.ndarray
+    labels: np.ndarray
+    box_rc: np.ndarray | None
+
+    @property
+    def points_xy(self) -> np.ndarray:
+        """The points as (points, 2), (column, row)."""
+        return self.points_rc[:, ::-1]
+
+    @property
+    def box_xyxy(self) -> np.ndarray | None:
+        """The box as (4,), (left, top, right, bottom), or None."""
+        return None if self.box_rc is None else self.box_rc[[1, 0, 3, 2]]

@@ -1,0 +1,47 @@
+"""Where the files of a study lie, and their names.
+
+<study folder>/<protocol>/<volume>/    the results of one volume; no <protocol> for the nameless
+<study folder>/<protocol>/             the joined tables, report.html and figures/
+debug/<protocol>/<volume>/             beside the study folder: pictures of single slices
+"""
+
+import os
+from pathlib import Path
+
+# A volume's files. run.json is written last and holds the SHA-256 of the others.
+RAW_DATA_NAME = "raw_data.csv"
+SUMMARY_NAME = "results.csv"
+EMPTY_SLICES_NAME = "empty_slices.csv"
+MASKS_NAME = "predicted_masks.nii.gz"
+RUN_NAME = "run.json"
+DEBUG_FOLDER = "debug"
+# The slices that an unfinished run has done; removed when the volume is finished.
+UNFINISHED_FOLDER = "unfinished"
+# Of a whole study.
+FIGURES_FOLDER = "figures"
+REPORT_NAME = "report.html"
+
+
+def study_folder(output_folder: Path | None, image_path: Path) -> Path:
+    """Return the study folder: `output_folder`, or `results/` beside the image."""
+    return Path(os.path.abspath(output_folder or image_path.parent / "results"))
+
+
+def results_folder(study_folder: Path, protocol: str, name: str) -> Path:
+    """Return the folder of a volume's results for the prompt protocol of that name."""
+    return study_folder / protocol / name
+
+
+def slice_debug_folder(study_folder: Path, protocol: str, name: str) -> Path:
+    """Return the folder of the pictures of single slices, which have no results folder."""
+    return study_folder.parent / DEBUG_FOLDER / protocol / name
+
+
+def picture_name(index: int) -> str:
+    """Return the file name of the picture of a slice."""
+    return f"slice_{index}_prediction.png"
+
+
+def prompts_name(index: int) -> str:
+    """Return the file name of the prompts of a slice."""
+    return f"slice_{index}_prompt.yml"

@@ -1,0 +1,161 @@
+"""run.json: how a volume's results were made, and whether they still count.
+
+A finished volume counts as long as its fingerprint is the same: inputs, weights, options that
+decide the results, prompts and NUMBERS_VERSION. The environment (device, threads, packages, code)
+is recorded only.
+"""
+
+import json
+import platform
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import get_origin
+
+from sam_lungs.study.layout import RUN_NAME
+from sam_lungs.utils import provenance
+from sam_lungs.utils.errors import InputError
+from sam_lungs.utils.files import atomic_write, sha256_of
+
+# Raised by hand when the same inputs and options give other numbers. tests/study/test_golden.py
+# fails when the numbers change and this does not.
+NUMBERS_VERSION = 1
+# The code that makes the numbers.
+CODE = (
+    *("data/*.py", "prompts/*.py", "segmenters/*.py"),
+    *(f"study/{name}.py" for name in ("metrics", "pipeline", "process", "recorder", "results")),
+)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The content of a volume's run.json.
+
+    image, masks: `file`, `sha256`, and for an array with a sidecar `conversion`, its SHA-256.
+    segmenter: the segmenter's identity, see `segmenters.base`.
+    options: those that decide the results. other_options: the others, without paths of volumes.
+    protocol: the prompt protocol. window_hu: lowest and highest value of the window, or None.
+    environment: `device`, `threads`, `packages`, `code_sha256`, `commit`, `python`, `system`.
+    started: time in UTC. seconds, seconds_per_slice: time that segmenting took.
+    files: the SHA-256 of the other result files, by their paths in the folder.
+    """
+
+    numbers_version: int
+    image: dict
+    masks: dict
+    segmenter: dict
+    options: dict
+    other_options: dict
+    protocol: dict
+    environment: dict
+    command: list[str]
+    window_hu: list[float] | None = None
+    geometry_warning: str | None = None
+    started: str | None = None
+    seconds: float | None = None
+    seconds_per_slice: float | None = None
+    files: dict[str, str] | None = None
+
+    @classmethod
+    def from_json(cls, content: object) -> "RunRecord":
+        """Make a record from parsed JSON; raises `ValueError` when it is not one."""
+        if not isinstance(content, dict):
+            raise ValueError("not an object")
+        for each in fields(cls):
+            value = content.get(each.name, each.default)
+            if each.type in (int, dict, list[str]) and not isinstance(
+                value, get_origin(each.type) or each.type
+            ):
+                raise ValueError(f"{each.name} is {value!r}")
+        return cls(
+            **{each.name: content[each.name] for each in fields(cls) if each.name in content}
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunRecord | None":
+        """Read the run.json of a results folder; None without one.
+
+        Raises `InputError` when it is not a run record.
+        """
+        path = folder / RUN_NAME
+        try:
+            return cls.from_json(json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{path}: not a run record of this version; process the image again with"
+                " --overwrite"
+            ) from error
+
+    def write(self, folder: Path, names: list[str]) -> None:
+        """Write run.json with the SHA-256 of files of the folder.
+
+        names: paths of the files in the folder. Raises `InputError` when it cannot be written.
+        """
+        files = {name: sha256_of(folder / name) for name in names}
+        with atomic_write(folder / RUN_NAME) as temporary:
+            temporary.write_text(json.dumps(asdict(replace(self, files=files)), indent=2) + "\n")
+
+    def changed_file(self, folder: Path) -> Path | None:
+        """Return a result file that is missing or has changed since run.json was written."""
+        for name, sha256 in (self.files or {}).items():
+            path = folder / name
+            if not path.exists() or sha256_of(path) != sha256:
+                return path
+        return None
+
+    @cached_property
+    def fingerprint(self) -> dict[str, object]:
+        """Everything that decides the results, by name; JSON values."""
+        return {
+            "numbers version": self.numbers_version,
+            **{f"--{name}": value for name, value in sorted(self.options.items())},
+            **{f"prompts: {name}": value for name, value in self.protocol.items()},
+            **{
+                f"{role} {key}": value
+                for role, identity in (("image", self.image), ("masks", self.masks))
+                for key, value in identity.items()
+                if key != "file"
+            },
+            # By content: a checkpoint may be renamed.
+            "weights": sorted(self.segmenter.get("weights", {}).values()),
+            "preprocessing": self.segmenter.get("preprocessing"),
+        }
+
+    @property
+    def slices_made_by(self) -> dict[str, object]:
+        """What must be equal for the slices of an unfinished run to be kept."""
+        environment = self.environment
+        packages = environment.get("packages", {})
+        names = ("device", "threads", "python", "code_sha256")
+        return {name: environment.get(name) for name in names} | packages
+
+
+@cache
+def environment(device: str) -> dict[str, object]:
+    """Return the device, threads, packages and code of this process.
+
+    Cached, because the code on the disk may change while the study runs.
+    device: as `segmenters.devices.choose_devices` takes it.
+    """
+    # Imported here because torch takes seconds, which reading records does not need.
+    import torch
+
+    from sam_lungs.segmenters.devices import choose_devices
+
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "packages": provenance.versions_of(provenance.PACKAGES),
+        "device": ", ".join(provenance.device_name(each) for each in choose_devices(device)),
+        "threads": torch.get_num_threads(),
+        "code_sha256": code_sha256(),
+        "commit": provenance.code_commit(),
+    }
+
+
+@cache
+def code_sha256() -> str:
+    """Return the hash of the code that makes the numbers, without comments and docstrings."""
+    return provenance.code_sha256(CODE)

@@ -1,0 +1,43 @@
+"""The commands of `scripts/demo.sh`, run in the project's root."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from commands import run
+
+FOLDER = Path("working_data/demo")
+RESULTS = FOLDER / "results"
+NAMES = ["phantom_001", "phantom_002"]
+IMAGES = [FOLDER / f"image_{name}.npy" for name in NAMES]
+MASKS = [FOLDER / f"masks_{name}.npy" for name in NAMES]
+# The same slices with fewer prompts, and with the negative point moved down.
+OTHERS = [
+    *("centroid_points", "points", "no_box"),
+    *("negative_15", "negative_30", "negative_45", "negative_60"),
+]
+
+# Results of an earlier version of the code would be refused.
+shutil.rmtree(FOLDER, ignore_errors=True)
+
+phantom = FOLDER / "phantom"
+make_phantoms = [sys.executable, "-m", "sam_lungs.synthetic.phantom", "--output_folder", phantom]
+run([*make_phantoms, "--cases", 2, "--slices", 48, "--seed", 0])
+
+niftis = [phantom / folder / f"{name}.nii.gz" for folder in ("CT", "Lung_Mask") for name in NAMES]
+run([sys.executable, "nifti_to_numpy.py", "-i", *niftis, "-o", *IMAGES, *MASKS])
+
+process = [sys.executable, "process_image.py", "--model", "compact", "--output_folder", RESULTS]
+study = [*process, "-i", *IMAGES, "-m", *MASKS]
+run([*study, "--prompts", "paper", "--debug", "--save_masks"])
+run([*study, "--prompts", ",".join(OTHERS)])
+# One slice, with one more prompt in each picture.
+one_slice = [*process, "-i", IMAGES[0], "-m", MASKS[0], "--slice", 18, "--debug"]
+run([*one_slice, "--prompts", "centroid_points,points,no_box,paper"])
+
+run([sys.executable, "join_results.py", "-r", RESULTS / "paper"])
+others = [RESULTS / name for name in OTHERS]
+run([sys.executable, "make_report.py", "-r", RESULTS / "paper", "--compare", *others])
+print("Open that report, and these pictures:")
+for picture in sorted(FOLDER.glob("debug/*/*/slice_18_prediction.png")):
+    print(f"  {picture}")

@@ -1,0 +1,52 @@
+"""The options of process_image.py, and their combinations."""
+
+from pathlib import Path
+
+import pytest
+
+from sam_lungs.prompts.protocols import PROTOCOLS, PromptProtocol
+from sam_lungs.study.options import Options
+from sam_lungs.utils.errors import InputError
+
+PAIR = [Path("image.npy")], [Path("masks.npy")]
+
+
+def test_the_defaults_are_the_papers():
+    options = Options(*PAIR)
+    assert options.protocols == {"": PROTOCOLS["paper"]}
+    assert (options.model, options.precision, options.window) == ("vit_l", "float32", "auto")
+    assert options.metrics == ("jaccard", "dice")
+
+
+def test_prompt_options_make_a_protocol():
+    given = {"points": "centroid", "negative_offset": 45, "box": False}
+    assert Options(*PAIR, **given).protocols == {
+        "": PromptProtocol("centroid", "box_center", 45, False)
+    }
+    assert Options(*PAIR, prompts=("paper", "no_box")).protocols == {
+        "paper": PROTOCOLS["paper"],
+        "no_box": PROTOCOLS["no_box"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"prompts": ("paper",), "box": False}, "--prompts names whole protocols"),
+        ({"prompts": ("paper",), "points": "contours"}, "--prompts names whole protocols"),
+        ({"negative": "none", "negative_offset": 45}, "--negative_offset moves a point"),
+        ({"embeddings_precision": "float16"}, "--embeddings_precision needs --embeddings_folder"),
+        ({"tolerance_mm": 2.0}, "--tolerance_mm is for nsd"),
+        ({"slice": 1, "save_masks": True}, "--save_masks is for whole volumes"),
+        ({"slice": 1, "overwrite": True}, "--overwrite is for whole volumes"),
+        ({"slice": 1, "metrics": ("volume_dice",)}, "volume_dice is for whole volumes"),
+    ],
+)
+def test_options_without_effect_in_their_combination_are_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        Options(*PAIR, **given)
+
+
+def test_as_many_masks_as_images_are_needed():
+    with pytest.raises(InputError, match="1 images but 2 masks"):
+        _ = Options(PAIR[0], PAIR[1] * 2).pairs

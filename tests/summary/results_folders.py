@@ -1,0 +1,41 @@
+"""Results folders of volumes, written without a model."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from sam_lungs.study.layout import EMPTY_SLICES_NAME, MASKS_NAME, RAW_DATA_NAME, SUMMARY_NAME
+from sam_lungs.study.metrics import METRICS
+from sam_lungs.study.results import EmptySlice, SliceResult, write_volume_tables
+from sam_lungs.study.run_record import RunRecord, code_sha256
+
+RECORD = RunRecord(
+    numbers_version=1,
+    image={"file": "image.npy", "sha256": "1ma9e"},
+    masks={"file": "masks.npy", "sha256": "3a5c5"},
+    segmenter={"model": "vit_l", "family": "sam", "weights": {"sam_vit_l.pth": "3adc"}},
+    options={"window": "auto", "precision": "float32", "save_masks": False},
+    other_options={"model": "vit_l"},
+    protocol={"points": "inside", "box": True},
+    environment={
+        "device": "cpu",
+        "threads": 2,
+        "commit": "abc",
+        "python": "3.11",
+        "packages": {"torch": "2.6"},
+        "code_sha256": code_sha256(),
+    },
+    command=["process_image.py"],
+)
+
+
+def write_volume(
+    folder: Path,
+    slices: list[SliceResult],
+    record: RunRecord = RECORD,
+    metrics: Collection[str] = METRICS,
+    empty_slices: list[EmptySlice] | None = None,
+) -> None:
+    """Write the results of a finished run; predicted masks are in the folder already."""
+    write_volume_tables(folder, slices, metrics, empty_slices)
+    names = (RAW_DATA_NAME, SUMMARY_NAME, EMPTY_SLICES_NAME, MASKS_NAME)
+    record.write(folder, [name for name in names if (folder / name).exists()])
