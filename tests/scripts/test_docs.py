@@ -1,0 +1,61 @@
+"""The documentation against the code."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, chest, save_nifti
+
+from docs.options import PAGE, options_page, options_table
+from sam_lungs.utils.cli import option
+
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/*.md"))]
+
+
+def test_options_page_is_up_to_date():
+    assert PAGE.read_text() == options_page(), "run: python -m docs.options"
+
+
+def test_the_table_has_a_row_per_option():
+    @dataclass
+    class Example:
+        image_path: list[Path] = option("images", group="input", short="-i")
+        box: bool = option("give the box", True)
+        steps: int = option("even", 0)
+        kind: str = option("which", "one", choices=("one", "two"))
+
+    assert options_table(Example).splitlines()[2:] == [
+        "| `-i`, `--image_path` | required | images |",
+        "| `--box`, `--no_box` |  | give the box |",
+        "| `--steps` | `0` | even |",
+        "| `--kind` | `one` | which (`one`, `two`) |",
+    ]
+
+
+def test_readme_is_short():
+    assert len(ROOT.joinpath("README.md").read_text().split()) <= 1000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_existing_files(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_named_scripts_and_pages_exist(page):
+    for name in re.findall(r"(?:scripts|docs|sam_lungs|tests)/[\w/]+\.\w+", page.read_text()):
+        assert (ROOT / name).exists() or (page.parent / name).exists(), name
+
+
+def test_python_examples_run(tmp_path, monkeypatch, capsys):
+    page = ROOT.joinpath("docs/python.md").read_text()
+    image, masks = chest()
+    monkeypatch.chdir(tmp_path)
+    save_nifti(tmp_path / "image.nii.gz", image)
+    save_nifti(tmp_path / "masks.nii.gz", masks)
+    exec("\n".join(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)), {})
+    assert "predicted IoU" in capsys.readouterr().out
+    assert (tmp_path / "masks_again.nii.gz").exists()
