@@ -113,7 +113,7 @@ class _Redirects(HTTPRedirectHandler):
 def _locked(part: Path) -> Iterator[None]:
     """Hold the lock of a download; wait while another process holds it."""
     path = part.with_name(f".{part.name}.lock")
-    lock = FileLock(path) if has_locks(path) else None
+    lock = FileLock(path) if has_locks(path.parent) else None
     if lock:
         try:
             lock.acquire(timeout=0)

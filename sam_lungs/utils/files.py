@@ -83,7 +83,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
     path = folder / LOCK_NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path, timeout=0) if has_locks(path) else None
+        lock = FileLock(path, timeout=0) if has_locks(folder) else None
         if lock:
             lock.acquire()
     except Timeout:
@@ -106,15 +106,17 @@ def locked_folder(folder: Path) -> Iterator[None]:
             lock.release()
 
 
-def has_locks(path: Path) -> bool:
-    """Return whether the file system of a lock file, made if missing, has locks.
+def has_locks(folder: Path) -> bool:
+    """Return whether the file system of a folder has locks.
 
-    FileLock would wait for ever on ENOLCK.
+    FileLock would wait for ever on ENOLCK, or leave a file that locks after a kill on ENOSYS.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    # A file of its own: a lock on the real one would keep out another process that starts.
+    probe = folder / f"{PARTIAL}{uuid4().hex[:8]}{LOCK_NAME}"
+    descriptor = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        # Not LOCK_SH: two processes that probe at once would see each other's locks.
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        # NFS without a lock server fails only here: releasing a lock never asks the server.
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
@@ -122,6 +124,7 @@ def has_locks(path: Path) -> bool:
         return False
     finally:
         os.close(descriptor)
+        probe.unlink(missing_ok=True)
     return True
 
 
