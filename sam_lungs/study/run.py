@@ -75,7 +75,7 @@ def run_study(options: Options) -> int:
 def is_finished(image_path: Path, masks_path: Path, options: Options) -> bool:
     """Return whether all results of an image are finished; its files are hashed, not parsed.
 
-    A warning is printed when other code made them.
+    A warning is printed when other code made finished ones.
 
     Raises `InputError` when a results folder holds another run.
     """
@@ -96,11 +96,9 @@ def is_finished(image_path: Path, masks_path: Path, options: Options) -> bool:
         finished_record(folder, new_record(*inputs, identity, options, options.protocols[each]))
         for each, folder in folders.items()
     ]
-    if not all(records):
-        return False
-    if any(record.environment.get("code_sha256") != code_sha256() for record in records):
+    if any(each and each.environment.get("code_sha256") != code_sha256() for each in records):
         print(
             f"warning: {name}: other code made these results; --overwrite computes them again",
             file=sys.stderr,
         )
-    return True
+    return all(records)

@@ -564,6 +564,15 @@ def test_results_of_other_code_are_skipped_with_a_warning(
     assert record(tmp_path) == before
 
 
+def test_one_protocol_of_other_code_is_skipped_with_a_warning_too(
+    pair, weights, monkeypatch, capsys
+):
+    study(pair, weights, prompts=("paper",))
+    monkeypatch.setattr(study_run, "code_sha256", lambda: 64 * "f")
+    study(pair, weights, prompts=("paper", "no_box"))
+    assert "warning: image_a: other code made these results" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["device", "threads", "python", "packages", "commit"])
 def test_finished_results_count_wherever_they_were_made(
     pair, weights, monkeypatch, tmp_path, capsys, name
