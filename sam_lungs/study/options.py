@@ -1,5 +1,6 @@
 """The options of a study, each defined once: command line, run record and docs come from here."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +30,15 @@ def check_window(text: str) -> str:
 
 
 def parse_metrics(text: str) -> tuple[str, ...]:
-    """Return the names in the tables of metrics, separated by commas."""
-    for name in text.split(","):
+    """Return the names in the tables of metrics, separated by commas; in the order of the tables.
+
+    Two texts that make the same tables give the same names, so that their runs are the same.
+    """
+    names = text.split(",")
+    for name in names:
         if name not in METRIC_NAMES:
             raise InputError(f"no metric {name!r}; give {', '.join(METRIC_NAMES)}, with commas")
-    return tuple(METRIC_NAMES[name] for name in text.split(","))
+    return tuple(METRIC_NAMES[name] for name in METRIC_NAMES if name in (*METRICS, *names))
 
 
 def parse_protocol_names(text: str) -> tuple[str, ...]:
@@ -61,9 +66,16 @@ def parse_batch_size(text: str) -> int | None:
 
 
 def parse_count(text: str) -> int:
-    """Return a number, at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise InputError("give a number, at least 1")
+    """Return a number, at least 1, of at most 9 digits: larger ones overflow in PyTorch."""
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise InputError("give a number, at least 1, of at most 9 digits")
+    return int(text)
+
+
+def parse_rows(text: str) -> int:
+    """Return a signed number of rows."""
+    if not re.fullmatch(r"[+-]?\d{1,9}", text):
+        raise InputError("give a whole number of rows, of at most 9 digits")
     return int(text)
 
 
@@ -170,6 +182,7 @@ class Options:
         "rows to move the negative point down, at most to the border (the paper tries 45)",
         PAPER.negative_offset_rows,
         "prompts",
+        parse=parse_rows,
         metavar="ROWS",
     )
     box: bool = option("prompt with the box around all objects", PAPER.box, "prompts")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sam_lungs.prompts.protocols import PROTOCOLS, PromptProtocol
-from sam_lungs.study.options import Options
+from sam_lungs.study.options import Options, parse_count, parse_metrics, parse_rows
 from sam_lungs.utils.errors import InputError
 
 PAIR = [Path("image.npy")], [Path("masks.npy")]
@@ -50,3 +50,20 @@ def test_options_without_effect_in_their_combination_are_refused(given, message)
 def test_as_many_masks_as_images_are_needed():
     with pytest.raises(InputError, match="1 images but 2 masks"):
         _ = Options(PAIR[0], PAIR[1] * 2).pairs
+
+
+@pytest.mark.parametrize("text", ["nsd", "nsd,dice", "jaccard,dice,nsd,nsd"])
+def test_metrics_that_make_the_same_tables_are_the_same_option(text):
+    assert parse_metrics(text) == ("jaccard", "dice", "nsd")
+
+
+@pytest.mark.parametrize("parse", [parse_count, parse_rows])
+@pytest.mark.parametrize("text", ["", "one", "1.5", "1" + 9 * "0", 5000 * "9"])
+def test_numbers_that_would_overflow_are_refused(parse, text):
+    assert parse("999999999") == 999_999_999
+    with pytest.raises(InputError, match="at most 9 digits"):
+        parse(text)
+
+
+def test_rows_may_be_negative():
+    assert parse_rows("-45") == -45
