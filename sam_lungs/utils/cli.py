@@ -1,6 +1,7 @@
 """Command lines: options from the fields of a dataclass, one-line errors, exit statuses.
 
-Exit statuses: 0 success, 1 bad input or a slip on the command line, 130 Ctrl-C, 143 SIGTERM.
+Exit statuses: 0 success, 1 bad input or a slip on the command line, 130 Ctrl-C, 141 closed output,
+143 SIGTERM.
 """
 
 import argparse
@@ -31,14 +32,19 @@ def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and exit with its status.
 
     `InputError` and a shortage of memory are one line on standard error and exit status 1. SIGINT
-    (Ctrl-C) and SIGTERM end the process at once, without a clean-up: all files are crash-safe.
+    (Ctrl-C), SIGTERM and a closed output end the process at once, without a clean-up: all files are
+    crash-safe.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         # A signal that the caller chose to ignore stays ignored.
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
     try:
-        sys.exit(main())
+        status = main()
+        print(end="", flush=True)
+        sys.exit(status)
+    except BrokenPipeError:  # nobody reads the output any more, as after `| head`
+        os._exit(128 + signal.SIGPIPE)
     except InputError as error:
         report(error)
         sys.exit(1)

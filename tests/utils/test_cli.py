@@ -153,6 +153,32 @@ def test_a_signal_ends_the_process_within_a_second_and_says_how_to_resume(number
     )
 
 
+@pytest.mark.parametrize("lines", [1, 100_000])
+def test_a_closed_output_ends_the_process_without_a_word(lines):
+    script = f"""
+import sys
+from sam_lungs.utils.cli import run_script
+
+def main():
+    sys.stdin.read()
+    for _ in range({lines}):
+        print("line")
+
+run_script(main)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 141
+
+
 def test_a_signal_that_was_ignored_stays_ignored():
     with subprocess.Popen(
         [sys.executable, "-c", SLEEP, "SIG_IGN"], cwd=ROOT, stdout=subprocess.PIPE, text=True
