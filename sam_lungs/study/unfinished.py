@@ -87,16 +87,16 @@ class UnfinishedRun:
             record = RunRecord.from_json(lines[0])
         else:
             self.discarded_slices = len(lines[1:])
-            lines = []
+            lines, size = [], 0
         self.record, self.lines = record, lines[1:]
         try:
             if not lines:
                 shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True, exist_ok=True)
             self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115  closed by __exit__
-            if lines:
-                self._file.truncate(size)
-            else:
+            # Also without lines, because the old log may be there still.
+            self._file.truncate(size)
+            if not lines:
                 self._write(asdict(record))
         except OSError as error:
             raise self._cannot_be_written(error) from error

@@ -10,6 +10,7 @@ import pytest
 from faults import damaged
 
 from sam_lungs.prompts.protocols import PromptProtocol
+from sam_lungs.study import unfinished
 from sam_lungs.study.layout import RUN_NAME, UNFINISHED_FOLDER
 from sam_lungs.study.options import Options
 from sam_lungs.study.process import new_record
@@ -231,6 +232,15 @@ def test_a_log_cut_at_any_byte_holds_the_whole_lines_before(tmp_path):
             for line in LINES[whole:]:
                 log.append(line)
         assert path.read_bytes() == content
+
+
+def test_a_new_run_does_not_keep_an_old_log_that_cannot_be_removed(tmp_path, monkeypatch):
+    begin(tmp_path)
+    monkeypatch.setattr(unfinished.shutil, "rmtree", lambda folder, ignore_errors: None)
+    other = changed("environment/threads", 4)
+    with UnfinishedRun(tmp_path, other, overwrite=False) as log:
+        log.append(LINES[0])
+    assert kept_slices(tmp_path, other) == {LINES[0]["index"]}
 
 
 def test_zeros_that_a_power_loss_leaves_at_the_end_are_dropped(tmp_path):
