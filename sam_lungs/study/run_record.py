@@ -12,7 +12,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import get_origin
 
-from sam_lungs.study.layout import RUN_NAME
+from sam_lungs.study.layout import RAW_DATA_NAME, RUN_NAME
 from sam_lungs.utils import provenance
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import atomic_write, sha256_of
@@ -67,6 +67,9 @@ class RunRecord:
                 value, get_origin(each.type) or each.type
             ):
                 raise ValueError(f"{each.name} is {value!r}")
+        weights = content["segmenter"].get("weights", {})
+        if not (isinstance(weights, dict) and all(isinstance(x, str) for x in weights.values())):
+            raise ValueError(f"weights are {weights!r}")
         return cls(
             **{each.name: content[each.name] for each in fields(cls) if each.name in content}
         )
@@ -79,7 +82,10 @@ class RunRecord:
         """
         path = folder / RUN_NAME
         try:
-            return cls.from_json(json.loads(path.read_bytes()))
+            record = cls.from_json(json.loads(path.read_bytes()))
+            if not (isinstance(record.files, dict) and RAW_DATA_NAME in record.files):
+                raise ValueError(f"files are {record.files!r}")
+            return record
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
@@ -99,7 +105,7 @@ class RunRecord:
 
     def changed_file(self, folder: Path) -> Path | None:
         """Return a result file that is missing or has changed since run.json was written."""
-        for name, sha256 in (self.files or {}).items():
+        for name, sha256 in self.files.items():
             path = folder / name
             if not path.exists() or sha256_of(path) != sha256:
                 return path
