@@ -27,7 +27,9 @@ def main() -> None:
     options = parse_options(Options, "Compare runs of a study pair by pair.", EXAMPLE)
     table = compare_runs(read_runs(options.results_folder_path))
     write_csv(table, options.output_folder / COMPARISON_NAME)
-    print("Second minus first, over patients, with 95 % bootstrap intervals; p by Wilcoxon's test:")
+    print(
+        "Second minus first, means over patients, 95 % bootstrap intervals, p of Wilcoxon's test:"
+    )
     print(table.to_string(index=False, float_format="{:.4g}".format))
 
 

@@ -15,7 +15,7 @@ class Options:
     """The options of this script."""
 
     results_folder_path: Path = option(
-        "holds a folder per volume, each with a raw_data.csv, or the authors' published tables",
+        "folder with a folder per volume, each with raw_data.csv or the authors' published tables",
         group="input and output",
         short="-r",
     )

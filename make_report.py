@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Draw the figures of a study and write its report: one HTML page without other files."""
+"""Draw the figures of a study and write its report: one self-contained HTML page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Options:
         "the authors' results, a folder per volume",
         None,
         group="comparison",
-        shown_default="the published means of volumes, which come with the code",
+        shown_default="the published mean of each volume, included in the code",
     )
 
 

@@ -5,7 +5,7 @@ python nifti_to_numpy.py \
     --input_file_path datasets/zenodo/COVID-19-CT-Seg_20cases/coronacases_001.nii.gz \
     --output_file_path working_data/image_coronacases_001.npy
 
-An array that was already converted from the same file in the same way is skipped.
+A volume is skipped if its array was already made from the same file with the same orientation.
 """
 
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ def main() -> int:
     inputs, outputs = options.input_file_path, options.output_file_path
     if len(inputs) != len(outputs):
         raise InputError(
-            f"{len(inputs)} volumes but {len(outputs)} arrays; give as many, in the same order"
+            f"{len(inputs)} volumes but {len(outputs)} arrays; give one array for each volume"
         )
     for output in outputs:
         if outputs.count(output) > 1:
@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def _convert(path: Path, output: Path, options: Options) -> str:
-    """Convert one volume; return the line to print about it."""
+    """Convert one volume; return the line to print."""
     check_numpy_path(output)
     if is_converted(path, output, options.orientation):
         return f"already converted: {output}"

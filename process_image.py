@@ -6,8 +6,8 @@ python process_image.py \
     --masks_file_path working_data/masks_coronacases_001.npy \
     --slice 122 --debug
 
-Without --slice it processes whole volumes and writes the results of each into its folder. It can
-be interrupted or killed; the same command resumes.
+Without --slice it processes whole volumes and writes the results of each to its own folder. After
+an interruption or a kill, run the same command again to resume.
 """
 
 from sam_lungs.study.layout import study_folder
@@ -25,7 +25,7 @@ def main() -> int:
         " predicted masks.",
         EXAMPLE,
     )
-    # Imported here because torch takes seconds, which --help and a mistake need not wait for.
+    # Imported here, because torch takes seconds to import and --help does not need it.
     from sam_lungs.study.dry_run import check_study
     from sam_lungs.study.run import run_study
 

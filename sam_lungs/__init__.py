@@ -8,7 +8,7 @@ The folders in the order of the data:
     study/       Case                         -> results folder
     summary/     results folders              -> tables, statistics, report.html
     synthetic/   seed                         -> phantoms; the compact SAM trained on them
-    utils/       command lines, files, errors; nothing of CT or SAM
+    utils/       command lines, files, downloads, errors; independent of CT and SAM
 
 The Python API, imported on first use:
 
@@ -25,11 +25,11 @@ from importlib.util import find_spec
 
 __version__ = "1.0.0"
 
-# Before any import that would fail with a traceback.
+# Checked before any other import, which would fail with a traceback.
 if sys.version_info < (3, 11):
     sys.exit("error: Python 3.11 or newer is needed; run scripts/setup.sh")
 if not all(find_spec(name) for name in ("torch", "numpy", "nibabel", "cv2", "segment_anything")):
-    sys.exit("error: this Python lacks the project's packages; run scripts/setup.sh")
+    sys.exit("error: packages are missing in this Python; run scripts/setup.sh")
 
 _API = {
     "read_case": "data.readers",

@@ -1,6 +1,6 @@
 """Run commands one after another, for the scripts in this folder that need several."""
 
-from __future__ import annotations  # for an older Python that runs compare_pythons.py
+from __future__ import annotations  # also works in Python 3.9
 
 import signal
 import subprocess
@@ -14,9 +14,10 @@ _received: list[int] = []  # signals
 def run(command: Sequence[object], log: TextIO | None = None) -> None:
     """Run a command; exit with its status if it fails.
 
-    SIGINT and SIGTERM are passed on to the command. When it has ended, this process exits with 130
-    or 143.
-    log: receives standard output and standard error; `None` leaves them alone.
+    SIGINT and SIGTERM are forwarded to the command. When the command has ended, this process exits
+    with 130 or 143.
+
+    log: file for standard output and standard error; `None` does not redirect them.
     """
     process = None
 
@@ -28,7 +29,7 @@ def run(command: Sequence[object], log: TextIO | None = None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     process = subprocess.Popen([str(word) for word in command], stdout=log, stderr=log)
-    if _received:  # before the process was known
+    if _received:  # while the process was starting
         process.send_signal(_received[0])
     status = process.wait()
     if _received:

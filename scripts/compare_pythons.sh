@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs one small study with each of several Pythons and compares the tables byte for byte.
 # usage: scripts/compare_pythons.sh [PYTHON ...]   (default: every installed python3.11 to python3.13)
-# Each gets an environment of its own, of some gigabytes, in working_data/pythons/.
+# Each Python gets its own environment, several gigabytes, in working_data/pythons/.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/project.sh"
 

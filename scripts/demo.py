@@ -17,7 +17,7 @@ OTHERS = [
     *("negative_15", "negative_30", "negative_45", "negative_60"),
 ]
 
-# Results of an earlier version of the code would be refused.
+# The results of other versions of the code would be refused.
 shutil.rmtree(FOLDER, ignore_errors=True)
 
 phantom = FOLDER / "phantom"

@@ -1,4 +1,4 @@
 #!/usr/bin/env bash
-# Another name of download_model_checkpoints.sh, from the original instructions.
+# The same as download_model_checkpoints.sh. The original instructions use this name.
 set -euo pipefail
 exec "$(dirname "${BASH_SOURCE[0]}")/download_model_checkpoints.sh" "$@"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Converts every volume of the dataset and its lung masks to NumPy arrays in working_data/.
 # usage: scripts/nifti_to_numpy.sh [nifti_to_numpy.py options, see docs/options.md]
-# Volumes that were converted before, from the same file with the same options, are skipped.
+# Volumes that are already converted from the same file with the same options are skipped.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/project.sh"
 
@@ -10,7 +10,7 @@ images=datasets/zenodo/COVID-19-CT-Seg_20cases
 masks=datasets/zenodo/Lung_Mask
 volumes=("$images"/*.nii.gz "$masks"/*.nii.gz)
 for volume in "${volumes[@]}"; do
-  # A pattern without a match stays as it is.
+  # Without a match, bash keeps the pattern itself.
   [[ -e $volume ]] || fail "${volume%/*} holds no volumes: run scripts/download_dataset.sh"
   kind=image
   if [[ $volume == "$masks"/* ]]; then

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Shared by the other scripts, which source it: answers --help, changes to the project's root, and
-# finds the project's Python. Does nothing when it is run alone.
+# The other scripts source this file. It answers --help, changes to the project's root, and defines
+# functions that find the project's Python.
 # shellcheck disable=SC2034  # `python` is for the scripts that source this file
 set -euo pipefail
 
@@ -17,7 +17,7 @@ for argument in "$@"; do
   fi
 done
 
-# Prints the Python of the conda environment `sam`; nothing when there is no such environment.
+# Prints the path of Python in the conda environment `sam`, or nothing without this environment.
 conda_python() {
   command -v conda >/dev/null || return 0
   conda env list | sed -n 's|^sam[[:space:]][*+[:space:]]*\(.*\)|\1/bin/python|p'

@@ -11,7 +11,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/project.sh"
 requirements=requirements.txt
 for argument in "$@"; do
   case $argument in
-    # From the environment, because `conda env create` runs pip too.
+    # An environment variable, because `conda env create` runs pip too.
     --cpu)
       export PIP_EXTRA_INDEX_URL="${PIP_EXTRA_INDEX_URL:-} https://download.pytorch.org/whl/cpu"
       ;;
@@ -40,7 +40,7 @@ else
   python=.venv/bin/python
 fi
 
-# Prints the folder inside the environment that holds a copy of each file it was made from.
+# Prints the folder in the environment with copies of the files that the environment was made from.
 stamp_folder() {
   "$python" -c 'import sysconfig; print(sysconfig.get_path("purelib") + "/made_from")'
 }
@@ -57,7 +57,7 @@ is_new_enough() {
   "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
 
-# Creates the conda environment, or updates one of any Python to the Python of environment.yml.
+# Creates the conda environment, or updates it, also to the Python of environment.yml.
 make_conda_environment() {
   local action=create
   [[ -z $(conda_python) ]] || action=update
@@ -68,7 +68,7 @@ make_conda_environment() {
 }
 
 make_venv() {
-  # An environment with a working pip is kept; without one it is half made, or its Python is gone.
+  # Keep an environment with a working pip. Without it, creation was interrupted or Python is gone.
   if is_new_enough "$python" && "$python" -m pip --version >/dev/null 2>&1; then
     return
   fi

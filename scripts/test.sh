@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up what the tests need and runs them, several at a time.
+# Installs the test requirements and runs the tests in parallel.
 # usage: scripts/test.sh [pytest arguments, paths from the project's root]
 #   -n 0    one test at a time, as a debugger needs it
 set -euo pipefail

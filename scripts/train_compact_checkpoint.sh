@@ -6,6 +6,6 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/project.sh"
 
 find_python
-# With glibc: keep freed memory, which every step needs again.
+# glibc settings: keep freed memory, because every step needs it again.
 export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=8589934592
 exec "$python" -m sam_lungs.synthetic.training "$@"

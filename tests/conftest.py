@@ -1,4 +1,4 @@
-"""What several test files share: tiny volumes, a tiny SAM, real slices, scripts run as users do."""
+"""Shared by the tests: tiny volumes, a tiny SAM, real slices, and functions that run scripts."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ settings.load_profile("normal")
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of the two real slices and the published results, where there is one."""
+    """The folder of the real slices and the published results; skip the test without it."""
     if "SAM_LUNGS_REAL_DATA" not in os.environ:
         pytest.skip("SAM_LUNGS_REAL_DATA does not name the folder of real slices")
     return Path(os.environ["SAM_LUNGS_REAL_DATA"])
@@ -39,10 +39,10 @@ def real_data() -> Path:
 
 @pytest.fixture
 def run(tmp_path):
-    """Run a script or a module in a process of its own, from another folder, as a user does.
+    """Run a script or a module in a separate process, in another folder.
 
-    Returns what it said. It finds what takes seconds to import imported, see `faults`; that each
-    starts without, `test_cold_start.py` tells.
+    Slow modules are already imported there, see `faults`. `test_cold_start.py` tests the start in a
+    new Python process.
     """
 
     def run_python(name: str, *arguments: object) -> subprocess.CompletedProcess:
@@ -55,9 +55,9 @@ def run(tmp_path):
 
 @pytest.fixture
 def run_copied(tmp_path):
-    """Run a module of a copy of the package, without a network.
+    """Run a module in a copy of the package, without network.
 
-    A copy, because what a module downloads goes beside the package, where real files may lie.
+    In a copy, because modules download files to a folder beside the package.
     """
     shutil.copytree(ROOT / "sam_lungs", tmp_path / "sam_lungs")
 
@@ -76,7 +76,7 @@ def run_copied(tmp_path):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """Mount a file system of so many KiB, or give the one that is mounted so many."""
+    """Mount a file system of a number of KiB, or change the size of the mounted one."""
     folder = tmp_path / "disk"
 
     def mount(kilobytes):
@@ -96,7 +96,7 @@ def small_disk(tmp_path):
 
 
 def assert_refused(done: subprocess.CompletedProcess, *words: str) -> None:
-    """Assert that a script said one line on standard error, with these words, and left with 1."""
+    """Assert exit status 1 and one line on standard error that contains these words."""
     assert done.returncode == 1, done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("error: ")
@@ -128,13 +128,13 @@ def tiny_sam() -> Sam:
             transformer=TwoWayTransformer(depth=2, embedding_dim=32, mlp_dim=64, num_heads=2),
         ),
     )
-    place(sam.image_encoder)
+    randomize_positions(sam.image_encoder)
     return sam.eval().requires_grad_(False)
 
 
 @torch.no_grad()
-def place(vit: ImageEncoderViT) -> None:
-    """Give an untrained image encoder positions that matter; it begins with zeros."""
+def randomize_positions(vit: ImageEncoderViT) -> None:
+    """Set the positions of an untrained image encoder, which are zero, to random values."""
     for name, parameter in vit.named_parameters():
         if "pos" in name:
             parameter.normal_(std=0.5)
@@ -158,7 +158,7 @@ def chest(rows: int = 40, columns: int = 56, slices: int = 3) -> tuple[np.ndarra
 
 
 def save_nifti(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> Path:
-    """Write an array (rows, columns, slices) so that reading it as the paper does gives it back."""
+    """Write an array (rows, columns, slices) so that `read_nifti` returns the same array."""
     affine = np.diag([-0.7, -0.8, 5, 1]) if affine is None else affine
     nib.save(nib.Nifti1Image(array.swapaxes(0, 1), affine), path)
     return path

@@ -1,7 +1,7 @@
-"""Scripts run in processes of their own, which can be stopped, killed, or broken at a write.
+"""Run scripts in separate processes, send signals to them, and inject faults at their writes.
 
-The processes are forked from one that has imported all they need, and computed nothing: what takes
-a script seconds to import, they need not wait for.
+The processes are forked from a server process that has already imported the slow modules, so that
+each script starts fast.
 """
 
 import errno
@@ -27,7 +27,7 @@ from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 FAULTS = ("kill", "half", "full_disk")
-# Only these tell when and how long a run was.
+# Keys of run.json that depend on the time.
 TIMES = ("started", "seconds", "seconds_per_slice")
 
 _forking = multiprocessing.get_context("forkserver")
@@ -40,19 +40,19 @@ _forking.set_forkserver_preload(
 
 
 def is_nightly() -> bool:
-    """Whether the tests run at their full length; known only once all options are read."""
+    """Whether the nightly profile is chosen; known only after pytest has parsed its options."""
     return settings().max_examples > 1000
 
 
-def every() -> int:
-    """Of how many writes a fault happens at one, others for each kind of fault."""
+def fault_step() -> int:
+    """The distance between the writes at which faults are injected."""
     return 1 if is_nightly() else 3
 
 
 class Child:
     """A script that runs in a folder.
 
-    fault: of `FAULTS`, and at which of its writes it happens.
+    fault: one of `FAULTS`, and the number of the write at which it happens; 0 for none.
     """
 
     def __init__(
@@ -69,83 +69,84 @@ class Child:
             del os.environ["PYTHONPATH"]
         else:
             os.environ["PYTHONPATH"] = before
-        # Beside the folder, whose content tests look at.
-        said = Path(tempfile.mkdtemp(prefix=f"{folder.name}_said_", dir=folder.parent))
-        self._logs = [said / name for name in ("stdout", "stderr")]
+        # Not in the folder, because tests check its content.
+        logs = Path(tempfile.mkdtemp(prefix=f"{folder.name}_logs_", dir=folder.parent))
+        self._logs = [logs / name for name in ("stdout", "stderr")]
         command = [str(ROOT / script), *map(str, arguments)]
         self._process = _forking.Process(target=_run, args=(folder, self._logs, command, fault))
         self._process.start()
         self.pid = self._process.pid
 
     def send(self, number: int) -> None:
-        """Send it a signal, if it is not over."""
+        """Send a signal, unless the process has ended."""
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
-    def is_over(self) -> bool:
+    def has_ended(self) -> bool:
         return not self._process.is_alive()
 
     def wait(self) -> int:
-        """Wait for the end and return the exit status, that of a signal negative."""
+        """Wait for the end; return the exit status, or minus the number of the signal."""
         self._process.join(120)
-        assert self.is_over(), "it hangs"
+        assert self.has_ended(), "timeout"
         return self._process.exitcode
 
-    def said(self) -> list[str]:
-        """The lines it has written to standard output, and then those to standard error."""
+    def output_lines(self) -> list[str]:
+        """The lines of standard output, followed by those of standard error."""
         return "".join(self.streams()).splitlines()
 
     def streams(self) -> list[str]:
-        """What it has written to standard output and to standard error."""
+        """The texts of standard output and of standard error."""
         return [log.read_text() for log in self._logs]
 
 
 def finish(folder: Path, script: str, *arguments: object) -> list[str]:
-    """Run a script that must succeed, and return what it said."""
+    """Run a script that must succeed; return its output lines."""
     child = Child(folder, script, *arguments)
-    assert child.wait() == 0, child.said()
-    return child.said()
+    assert child.wait() == 0, child.output_lines()
+    return child.output_lines()
 
 
-def break_everywhere(
-    folder: Path, output: str, fault: str, script: str, *arguments: object, but: str = ""
+def inject_faults(
+    folder: Path, output: str, fault: str, script: str, *arguments: object, ignored: str = ""
 ) -> int:
-    """Let a fault happen at each of a script's writes, and see that the same command goes on.
+    """Inject a fault at the writes of a script, one per run, and check that a rerun resumes.
 
-    output: the folder in `folder` that it writes to, in the end the same as undisturbed.
-    but: a file there which need not be the same.
-    Returns how many faults there were.
+    output: folder in `folder` that the script writes to. After the rerun its files must be the same
+        as after a run without a fault, except for the file `ignored`.
+
+    Returns the number of faults.
     """
     child = Child(folder, script, *arguments, fault=(fault, 0))
-    assert child.wait() == 0, child.said()
+    assert child.wait() == 0, child.output_lines()
     writes = int(child.streams()[0].splitlines()[-1])
-    undisturbed = contents(folder / output, but)
-    places = range(1 + FAULTS.index(fault) % every(), writes + 1, every())
+    expected = contents(folder / output, ignored)
+    places = range(1 + FAULTS.index(fault) % fault_step(), writes + 1, fault_step())
     for place in places:
         shutil.rmtree(folder / output)
         child = Child(folder, script, *arguments, fault=(fault, place))
-        status, errors = child.wait(), [line for line in child.said() if "rror: " in line]
+        status, errors = child.wait(), [line for line in child.output_lines() if "rror: " in line]
         if fault == "full_disk":
-            # Without an error where what could not be written was not needed.
-            assert (status, len(errors)) in ((1, 1), (0, 0)), child.said()
+            # No error if the write was not necessary.
+            assert (status, len(errors)) in ((1, 1), (0, 0)), child.output_lines()
         else:
-            assert (status, len(errors)) == (-signal.SIGKILL, 0), child.said()
+            assert (status, len(errors)) == (-signal.SIGKILL, 0), child.output_lines()
         finish(folder, script, *arguments)
-        assert contents(folder / output, but) == undisturbed, (
+        assert contents(folder / output, ignored) == expected, (
             f"{fault} at write {place} of {writes}"
         )
     return len(places)
 
 
-def contents(folder: Path, but: str = "") -> dict[str, object]:
+def contents(folder: Path, ignored: str = "") -> dict[str, object]:
     """Return the files of a folder by path, without hidden ones and the times in `run.json`.
 
-    but: the name of a file to leave out.
+    ignored: name of a file to leave out.
     """
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and path.name != but and not re.search(r"(^|/)\.", name):
+        if path.is_file() and path.name != ignored and not re.search(r"(^|/)\.", name):
             content = path.read_bytes()
             if path.name == "run.json":
                 run = json.loads(content)
@@ -155,7 +156,7 @@ def contents(folder: Path, but: str = "") -> dict[str, object]:
 
 
 def damaged(content: bytes, lengths: int, flips: int) -> Iterator[bytes]:
-    """Yield a file's bytes cut to so many random lengths, and with one of so many bits flipped."""
+    """Yield the bytes of a file cut at random lengths, and with single random bits flipped."""
     rng = random.Random(0)
     for length in (0, len(content) - 1, *(rng.randrange(len(content)) for _ in range(lengths))):
         yield content[:length]
@@ -166,9 +167,9 @@ def damaged(content: bytes, lengths: int, flips: int) -> Iterator[bytes]:
 
 
 def wait_for(path: Path, child: Child) -> None:
-    """Wait until a script has made a file."""
+    """Wait until a script has created a file."""
     while not path.exists():
-        assert not child.is_over(), child.said()
+        assert not child.has_ended(), child.output_lines()
         time.sleep(0.002)
 
 
@@ -178,34 +179,34 @@ def _run(
     for stream, log in enumerate(logs, 1):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
     os.chdir(folder)
-    # Nothing leaves the machine: the proxy it would have to go through refuses every connection.
+    # No network: this proxy refuses every connection.
     os.environ["https_proxy"] = "http://127.0.0.1:9"
-    # Which is ignored where the tests are started in a shell's background.
+    # A shell that starts the tests in the background ignores SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     warnings.simplefilter("error")
-    # A signal may come between the opening of a file and whatever would close it.
+    # A signal may arrive between the opening and the closing of a file.
     warnings.simplefilter("ignore", ResourceWarning)
-    writes = _break(*fault) if fault else None
+    count_writes = _inject(*fault) if fault else None
     sys.argv = arguments
     try:
         runpy.run_path(arguments[0], run_name="__main__")
     finally:
         if fault:
-            print(writes())
+            print(count_writes())
 
 
-def _break(fault: str, at: int) -> Callable[[], int]:
-    """Count this process's writes from now on, and let a fault happen at that number of them.
+def _inject(fault: str, at: int) -> Callable[[], int]:
+    """Count the writes of this process from now on, and inject a fault at write number `at`.
 
-    What changes a file by way of `os` is a write; what other code writes is one when it is synced.
-    Returns what tells how many there were.
+    Calls of `os` that change a file are writes. Data that other code writes counts when it is
+    synced. Returns a function that returns the number of writes.
     """
     counted, truncate = 0, os.ftruncate
 
     def counting(name: str, write: Callable) -> Callable:
         def counted_write(*arguments, **options):
             nonlocal counted
-            # Folders are synced too, which can lose nothing.
+            # A sync of a folder cannot lose data.
             if name == "fsync" and stat.S_ISDIR(os.fstat(arguments[0]).st_mode):
                 return write(*arguments, **options)
             counted += 1
@@ -218,7 +219,7 @@ def _break(fault: str, at: int) -> Callable[[], int]:
                     descriptor, data = arguments
                     write(descriptor, data[: len(data) // 2])
                 if fault == "half" and name == "fsync":
-                    # Of what is not synced a power loss may take a part.
+                    # A power failure may lose part of the data that is not synced.
                     size = os.fstat(arguments[0]).st_size
                     truncate(arguments[0], size - min(size, 40))
                 os.kill(os.getpid(), signal.SIGKILL)

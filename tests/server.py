@@ -44,8 +44,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     @property
     def rest(self) -> bytes:
         """The content from the first requested byte on."""
-        asked = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "bytes=0-")
-        return self.content[int(asked[1]) :]
+        requested = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "bytes=0-")
+        return self.content[int(requested[1]) :]
 
 
 def honours_range(request: Handler) -> None:

@@ -1,4 +1,4 @@
-"""NumPy files (`.npy`, `.npz`), and the JSON sidecar that says how each was converted."""
+"""NumPy files (`.npy`, `.npz`), each with a JSON sidecar that describes its conversion."""
 
 import hashlib
 import io
@@ -23,8 +23,8 @@ def read_array(path: Path) -> Volume:
 
     The geometry is read from the sidecar, where there is one.
 
-    Raises `InputError` for a file that is not a valid NumPy file, that its sidecar does not
-    describe, is larger than `MAX_VOLUME_BYTES` or the memory, or does not hold finite real numbers
+    Raises `InputError` for a file that is not a valid NumPy file, has another hash than in its
+    sidecar, is larger than `MAX_VOLUME_BYTES` or the memory, or does not hold finite real numbers
     in three dimensions.
     """
     with guard.reading(path):
@@ -61,7 +61,7 @@ def write_numpy(volume: Volume, path: Path) -> None:
             np.save(temporary, array)
         else:
             np.savez_compressed(temporary, volume=array)
-        # The sidecar comes first. If a kill leaves it with an older array, the hashes differ.
+        # The sidecar is written first. If a kill leaves it beside an old array, the hashes differ.
         _write_sidecar(volume, sha256_of(temporary), sidecar_path(path))
 
 
@@ -96,7 +96,7 @@ def _parse(content: bytes, path: Path) -> np.ndarray:
         stream, size = archive.open(member), member.file_size
     start = stream.read(NPY_HEADER_BYTES)
     header = io.BytesIO(start)
-    # Version 3 is for names of fields, which a volume does not have.
+    # Version 3 is for field names, which a volume does not have.
     parsers = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
     shape, is_fortran, dtype = parsers[npy_format.read_magic(header)](header)
     shape, end = guard.check_claim(path, shape, dtype, header.tell())
@@ -132,7 +132,7 @@ def _read_sidecar(path: Path) -> dict:
     try:
         check_regular(path)
         record = json.loads(path.read_bytes())
-        # Without the hash a damaged digit would be another affine.
+        # The hash detects a damaged digit in the affine.
         if record.pop("record_sha256") != _sha256_of_record(record):
             raise ValueError("damaged")
         return record

@@ -1,4 +1,4 @@
-"""A case: an image with its lung masks, the window, and every fault of the two files."""
+"""A case: an image and its lung masks, the window, and all faults of the two files."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,9 +14,9 @@ from sam_lungs.data.windowing import Window
 class Case:
     """An image and its masks, both (rows, columns, slices).
 
-    image, masks: `None` where the file could not be read. window: `None` if the values are used as
-    they are. geometry_warning: says that the affines disagree. faults: a message for each, empty
-    for a case that can be processed.
+    image, masks: `None` where the file could not be read. window: `None` if the values are used
+    unchanged. geometry_warning: set if the affines disagree. faults: a message for each fault;
+    empty if the case can be processed.
     """
 
     image_path: Path
@@ -38,10 +38,10 @@ class Case:
         return np.flatnonzero(self.masks.array.any(axis=(0, 1))).tolist()
 
     def prompted(self, empty_slices: str) -> dict[int, int]:
-        """Return {index of a slice to segment: index of the slice whose masks prompt it}.
+        """Return {index of a slice to segment: index of the slice whose masks give its prompts}.
 
-        empty_slices: `skip` leaves out the slices without lung; otherwise the nearest slice with
-            lung prompts them, the lower one if two are equally near.
+        empty_slices: `skip` leaves out slices without lung. `nearest` gives them the prompts of the
+            nearest slice with lung; of two equally near slices, the lower index is used.
         """
         if empty_slices == "skip":
             return {index: index for index in self.lung_slices}

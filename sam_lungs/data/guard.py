@@ -1,7 +1,7 @@
-"""The guard for volume files: their size and the claims of their headers, checked before use.
+"""Checks of volume files before they are parsed: their size, and the claims of their headers.
 
-A file may be damaged or malicious. Memory is spent only on bytes that are there, and at most
-`MAX_VOLUME_BYTES` of them. The parsing itself is done by nibabel, NumPy, gzip and zipfile.
+A file may be damaged or malicious. Memory is used only for bytes that exist, and for at most
+`MAX_VOLUME_BYTES` of them. nibabel, NumPy, gzip and zipfile do the parsing.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ BLOCK_BYTES = 1 << 20
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn every error of reading a file into a one-line `InputError`, without NumPy's warnings."""
+    """Turn every error in the block into a one-line `InputError`, and silence NumPy's warnings."""
     try:
         with np.errstate(all="ignore"):
             yield
@@ -47,8 +47,8 @@ def reading(path: Path) -> Iterator[None]:
 def read_bytes(path: Path) -> tuple[bytes, str]:
     """Return a file's bytes and their SHA-256 in lower-case hexadecimal.
 
-    The file is read once, so the hash is that of the bytes that are parsed. It is not mapped into
-    memory: truncating a mapped file kills the process.
+    The file is read once, so that the hash is of the bytes that are parsed. It is not
+    memory-mapped: when a mapped file is truncated, the process is killed.
 
     Raises `InputError` for a file that is too large or not a regular file, `OSError` when it cannot
     be read.
@@ -62,14 +62,14 @@ def read_bytes(path: Path) -> tuple[bytes, str]:
 def check_claim(
     path: Path, shape: tuple[int, ...], dtype: np.dtype, offset: int
 ) -> tuple[tuple[int, int, int], int]:
-    """Check what a header claims: voxels of this shape and dtype, from byte `offset` on.
+    """Check the claims of a header: voxels of this shape and dtype, starting at byte `offset`.
 
     Returns the shape without trailing axes of length 1, and the byte position after the last voxel.
 
     Raises `InputError` unless they are real numbers in three dimensions and not too large.
     """
     if dtype.kind not in "biuf":
-        raise InputError(f"{path}: its voxels are {dtype}; a volume holds real numbers")
+        raise InputError(f"{path}: its voxels are {dtype}; a volume must hold real numbers")
     kept = shape[:3] if set(shape[3:]) <= {1} else shape
     if len(kept) != 3 or min(kept) < 1:
         raise InputError(f"{path}: has shape {shape}; a volume must have three dimensions")
@@ -79,7 +79,7 @@ def check_claim(
 
 
 def check_size(path: Path, size: int, end: int, may_follow: int = 0) -> None:
-    """Raise `InputError` unless a file of `size` bytes has voxels up to `end` and little after."""
+    """Raise `InputError` unless `size` is at least `end`, and at most `may_follow` bytes more."""
     if not end <= size <= end + may_follow:
         raise InputError(
             f"{path}: its header claims {end} bytes, but it has {'more' if size > end else size};"
@@ -88,9 +88,9 @@ def check_size(path: Path, size: int, end: int, may_follow: int = 0) -> None:
 
 
 def decompress(start: bytes, stream: BinaryIO, limit: int) -> bytearray:
-    """Return `start` and the rest of a stream, up to a block more than `limit` bytes.
+    """Return `start` and the rest of a stream, at most one block more than `limit` bytes.
 
-    gzip and zipfile compare their checksum at the end of the stream, so it is read to the end.
+    The stream is read to its end, because gzip and zipfile check the checksum there.
     """
     content = bytearray(start)
     while len(content) <= limit and (block := stream.read(BLOCK_BYTES)):
@@ -99,7 +99,7 @@ def decompress(start: bytes, stream: BinaryIO, limit: int) -> bytearray:
 
 
 def check_finite(path: Path, array: np.ndarray) -> None:
-    """Raise `InputError` for a voxel that is not finite as float32, see `smallest_dtype`."""
+    """Raise `InputError` if a voxel is not finite as float32, see `smallest_dtype`."""
     for plane in planes(array):
         if plane.dtype.kind == "f" and not (np.abs(plane) <= np.finfo(np.float32).max).all():
             raise InputError(f"{path}: has NaN or infinite voxels; replace them by numbers first")
@@ -108,6 +108,6 @@ def check_finite(path: Path, array: np.ndarray) -> None:
 def _check_limit(path: Path, size: int) -> None:
     if size > MAX_VOLUME_BYTES:
         raise InputError(
-            f"{path}: has {size} bytes, at most {MAX_VOLUME_BYTES} are read; crop it to the chest,"
-            " or check whether it is damaged"
+            f"{path}: has {size} bytes, but at most {MAX_VOLUME_BYTES} are read; crop it to the"
+            " chest, or check whether it is damaged"
         )

@@ -24,7 +24,7 @@ ORIENTATIONS = ("paper", "radiological")
 
 MAX_HEADER_BYTES = 16 << 20  # with all extensions
 
-# nibabel logs how it repairs a damaged header; our own error says what is wrong.
+# nibabel logs repairs of damaged headers; our own error is enough.
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
 
 
@@ -32,11 +32,11 @@ def read_nifti(path: Path, orientation: str = "paper") -> Volume:
     """Read a `.nii` or `.nii.gz` file into an array (rows, columns, slices).
 
     orientation: `paper` swaps the first two axes of the file and changes nothing else;
-        `radiological` turns the volume by its affine so that row 0 is anterior, column 0 the
-        patient's right, and slice 0 inferior.
+        `radiological` reorients the volume by its affine: row 0 is anterior, column 0 the patient's
+        right, slice 0 inferior.
 
-    The scaling of the file is applied. Integral values get the smallest of uint8, int16 and int32
-    that holds them, all others float32. Without a usable affine the geometry is `None`.
+    The scaling of the file is applied. The dtype is the smallest of uint8, int16 and int32 that
+    holds integral values, otherwise float32. Without a usable affine the geometry is `None`.
 
     Raises `InputError` for a file that is not a valid NIfTI file, is larger than
     `MAX_VOLUME_BYTES` or the memory, or does not hold finite real numbers in three dimensions; and
@@ -47,7 +47,7 @@ def read_nifti(path: Path, orientation: str = "paper") -> Volume:
     with guard.reading(path):
         content, sha256 = guard.read_bytes(path)
         header, stored = _parse(content, path)
-        # Without either code nibabel makes up an affine.
+        # Without either code nibabel invents an affine.
         has_affine = header["sform_code"] or header["qform_code"]
         affine = header.get_best_affine() if has_affine else np.zeros((4, 4))
         is_usable, file_to_array = _is_usable(affine), PAPER_AXES
@@ -88,7 +88,7 @@ def _parse(content: bytes, path: Path) -> tuple[nib.Nifti1Header, np.ndarray]:
     header_class = nib.Nifti2Header if is_nifti2 else nib.Nifti1Header
     header = header_class(start[: header_class.sizeof_hdr])
     offset = header.get_data_offset()
-    # A smaller one is that of a separate .img file, and would take the header for voxels.
+    # A smaller offset is for a separate .img file; here it would read the header as voxels.
     if not header.single_vox_offset <= offset <= MAX_HEADER_BYTES:
         raise InputError(
             f"{path}: its header says that voxels begin at byte {offset}; make it again"
@@ -115,7 +115,7 @@ def _is_usable(affine: np.ndarray) -> bool:
 def _scale(stored: np.ndarray, slope: float | None, inter: float | None) -> np.ndarray:
     """Return the voxels times slope plus inter, in the smallest dtype.
 
-    It scales slice by slice, twice, because the whole scaled volume would be float64.
+    Each slice is scaled twice, because the scaled volume as a whole would be float64.
     """
     dtype = smallest_dtype(apply_read_scaling(plane, slope, inter) for plane in planes(stored))
     if slope in (None, 1) and not inter:

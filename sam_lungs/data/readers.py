@@ -91,8 +91,8 @@ def check_same_grid(image: Volume, masks: Volume, strict: bool = False) -> str |
         return None
     disagreement = f"{masks.path}: its affine differs from that of {image.path}"
     if strict:
-        raise InputError(f"{disagreement}; run without --strict_geometry to overlay the voxels")
-    return f"{disagreement}; the voxels are overlaid all the same, as in the paper"
+        raise InputError(f"{disagreement}; run without --strict_geometry to ignore this")
+    return f"{disagreement}; as in the paper, voxels with the same index are compared anyway"
 
 
 def read_case(

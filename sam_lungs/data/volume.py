@@ -1,4 +1,4 @@
-"""A volume in memory: its array, its position in the patient, and the file it was read from."""
+"""A volume in memory: its array, its position in the patient, and its file."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Geometry:
     affine: (4, 4) float64, voxel indices of the file -> millimetres, RAS+, as in the file.
     file_shape: voxels along the three axes of the file.
     file_to_array: (3, 2) int, an orientation as in `nibabel.orientations`: row i holds the array
-        axis that file axis i became, and 1, or -1 if it was flipped.
+        axis of file axis i, and 1, or -1 if the axis was flipped.
     """
 
     affine: np.ndarray
@@ -45,7 +45,7 @@ class Geometry:
 
     @property
     def orientation(self) -> str:
-        """Three letters of LRPAIS: the sides of the patient where rows, columns, slices end."""
+        """Three letters of LRPAIS: the directions in which rows, columns and slices increase."""
         return "".join(nib.aff2axcodes(self.array_affine))
 
 
@@ -68,14 +68,14 @@ class Volume:
 
     @property
     def identity(self) -> dict[str, str]:
-        """The files that were read and their hashes, as in `run.json`."""
+        """The path and hashes of the files that were read, for `run.json`."""
         return file_identity(self.path, self.sha256, self.sidecar_sha256)
 
 
 def volume_name(path: Path) -> str:
     """Return the file's name without the suffix of its format.
 
-    Raises `InputError` when the rest cannot be the name of a results folder.
+    Raises `InputError` when the name cannot be used for a results folder.
     """
     suffixes = [end for end in (*NUMPY_SUFFIXES, *NIFTI_SUFFIXES) if path.name.endswith(end)]
     name = path.name.removesuffix("".join(suffixes))
@@ -91,9 +91,9 @@ def file_identity(path: Path, sha256: str, sidecar_sha256: str | None) -> dict[s
 
 
 def sidecar_path(path: Path) -> Path:
-    """Return the path of the JSON file that says how an array file was converted.
+    """Return the path of the JSON file that describes the conversion of an array file.
 
-    It is the whole name plus `.json`: `image.json` may belong to another program, as in BIDS.
+    It is the full name plus `.json`: in BIDS, `image.json` belongs to another program.
     """
     return path.with_name(f"{path.name}.json")
 
@@ -112,5 +112,5 @@ def smallest_dtype(planes: Iterable[np.ndarray]) -> np.dtype:
 
 
 def planes(array: np.ndarray) -> np.ndarray:
-    """Return the slices first, to work on one at a time: temporary arrays stay small."""
+    """Return a view with the slice axis first, for work on one slice at a time (less memory)."""
     return np.moveaxis(array, 2, 0)

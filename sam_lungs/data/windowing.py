@@ -1,4 +1,4 @@
-"""Hounsfield units -> the 8-bit RGB slice that SAM sees."""
+"""Hounsfield units -> the 8-bit RGB slice that SAM gets."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from sam_lungs.utils.errors import InputError
 
 @dataclass(frozen=True)
 class Window:
-    """A window on Hounsfield units, by its level (middle) and its width."""
+    """A window of Hounsfield units: its level (middle) and its width."""
 
     level_hu: float
     width_hu: float
@@ -22,17 +22,18 @@ class Window:
 
 LUNG_WINDOW = Window(level_hu=-650, width_hu=1500)
 
-# Every chest CT in Hounsfield units has lower values, because air has -1000 HU.
+# A chest CT in Hounsfield units always has lower values, because air has -1000 HU.
 AIR_BELOW_HU = -500
 
 
 def choose_window(option: str, values: np.ndarray) -> Window | None:
-    """Return the window to apply to the values of a volume; `None` leaves them as they are.
+    """Return the window to apply to the values of a volume; `None` leaves them unchanged.
 
     option: as `parse_window` takes it, or `auto`: the lung window for values in Hounsfield units,
         none for values in 0..255, like the Radiopaedia half of the dataset.
 
-    Raises `InputError` for another option, and when `auto` cannot decide. It does not name a file.
+    Raises `InputError` for another option, and when `auto` cannot decide. The message does not name
+    a file.
     """
     if option != "auto":
         return parse_window(option)
@@ -66,7 +67,7 @@ def parse_window(option: str) -> Window | None:
 
 
 def slice_to_rgb(values: np.ndarray, window: Window | None) -> np.ndarray:
-    """Turn one slice into the picture that SAM sees.
+    """Convert one slice to the RGB image that SAM gets.
 
     values: (rows, columns), any real dtype. They are clipped to the window if there is one; then
         minimum to maximum of this slice becomes 0..255 in float64, truncated. A constant slice is

@@ -27,8 +27,8 @@ DATASET_FOLDER = Path(__file__).resolve().parents[2] / "datasets" / "zenodo"
 @dataclass(frozen=True)
 class Options:
     mirror: str | None = option(
-        "folder on another server, http or https, that has the files under their official names;"
-        " their hashes are checked all the same",
+        "URL of a folder on another server, http or https, with the official file names; hashes are"
+        " checked in any case",
         None,
         group="download",
         metavar="URL",

@@ -1,4 +1,4 @@
-"""Prompts of one slice, and the named protocols that say which prompts a slice gets.
+"""Prompts of one slice, and named protocols that define which prompts a slice gets.
 
 The protocols are those of Gutiérrez et al. 2024, doi 10.1109/ACCESS.2024.3353142.
 """
@@ -29,8 +29,8 @@ class PromptProtocol:
     box: bool = True
 
 
-# `paper` is the paper's method, the others are its comparisons. Names that contain `points` stand
-# for positive points only: no negative point, no box.
+# `paper` is the paper's method; the paper compares it with the others. Names with `points` mean
+# positive points only: no negative point, no box.
 PROTOCOLS = {
     "paper": PromptProtocol(),
     "no_box": PromptProtocol(box=False),

@@ -80,7 +80,7 @@ def _step_onto(
     """Return a pixel of the region for a centroid that lies outside it.
 
     Count the region's pixels to the left, right, above and below. Return the middle pixel of the
-    direction with the most; the first in that order if there is a tie. Without any, return the
+    direction with the most pixels; in a tie, of the first in this order. If all are 0, return the
     region's pixel that is nearest to the centroid.
     """
     columns = np.flatnonzero(region[row])

@@ -49,9 +49,8 @@ class Segmenter(Protocol):
     tensor the first dimension is the slices.
 
     device: where the model runs.
-    identity: what decides the numbers, for `run.json` and the embeddings on disk: `model` and
-        `family` (str), `weights` (file name -> SHA-256), `preprocessing` (str), `packages` (name ->
-        version).
+    identity: for `run.json` and the saved embeddings: `model` and `family` (str), `weights` (file
+        name -> SHA-256), `preprocessing` (str), `packages` (name -> version).
     prompt_kinds: the prompts that the model accepts, of "points", "negative" and "box".
     """
 

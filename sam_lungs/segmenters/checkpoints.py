@@ -139,7 +139,7 @@ def load_sam(name: str, path: Path) -> "Sam":
 
 
 def _read_weights(path: Path) -> "dict[str, torch.Tensor]":
-    """Return the plain floating-point tensors of a file by name; they are memory-mapped."""
+    """Return the dense floating-point tensors of a file by name; they are memory-mapped."""
     import torch
     from safetensors.torch import load_file
 
@@ -155,7 +155,7 @@ def _read_weights(path: Path) -> "dict[str, torch.Tensor]":
             if compressed or archive.testzip():
                 raise zipfile.BadZipFile
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    # An OrderedDict from a file may have attributes that replace its methods.
+    # An OrderedDict from a file may have attributes that override its methods.
     items = dict.items(content) if isinstance(content, dict) else ()
     return {
         str(key): each
@@ -200,8 +200,8 @@ class DownloadOptions:
         shown_default="vit_l",
     )
     mirror: str | None = option(
-        "folder on another server, http or https, with the files under their official names; they"
-        " are verified all the same",
+        "URL of a folder on another server, http or https, with the official file names; hashes are"
+        " checked in any case",
         None,
         group="downloads",
         metavar="URL",

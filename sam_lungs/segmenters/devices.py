@@ -23,7 +23,7 @@ def choose_devices(name: str) -> list[torch.device]:
 
 
 def be_repeatable() -> None:
-    """Make the same input give the same bits: no TF32, no choice of algorithm by its speed."""
+    """Make results bitwise repeatable: no TF32, no choice of algorithms by measured speed."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False

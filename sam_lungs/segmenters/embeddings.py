@@ -1,4 +1,4 @@
-"""Image embeddings on disk, so that other prompts can be tried without the image encoder."""
+"""Image embeddings on disk: a later run with other prompts does not need the image encoder."""
 
 import hashlib
 import json
@@ -15,8 +15,8 @@ from sam_lungs.utils.files import atomic_write
 class EmbeddingStore:
     """The embeddings of one volume: a folder with one .npz file per slice.
 
-    Each file also holds a signature of all that the embedding depends on, including a hash of the
-    slice's voxels. A file that is missing, damaged, or has another signature is a cache miss.
+    Each file also holds a signature: everything that the embedding depends on, including a hash of
+    the slice's voxels. A file that is missing, damaged, or has another signature is a cache miss.
 
     folder: created when the first slice is saved.
     identity: of the segmenter, see `base.Segmenter`; its weights' hashes, preprocessing and
@@ -25,7 +25,7 @@ class EmbeddingStore:
     precision: of the image encoder, one of `base.PRECISIONS`.
     stored_precision: of the numbers on disk, one of `base.EMBEDDINGS_PRECISIONS`.
 
-    An embedding here is that of one slice: a tuple of tensors without the dimension of the slices.
+    An embedding here belongs to one slice: a tuple of tensors without the slice dimension.
     """
 
     folder: Path
@@ -40,11 +40,11 @@ class EmbeddingStore:
         voxels: (rows, columns), as stored in the volume.
         """
         try:
-            # np.load leaves a file open that it cannot read, so it does not open the file here.
+            # If np.load opens a file and cannot read it, the file stays open. So open it here.
             with open(self._path(index), "rb") as file, np.load(file) as arrays:
                 if arrays["signature"].item() != self._signature(voxels):
                     return None
-                # Not the number of arrays found: a damaged zip file may have lost some.
+                # A damaged zip file may have fewer arrays than were saved.
                 numbers = range(arrays["tensors"].item())
                 return tuple(torch.from_numpy(arrays[f"embedding_{n}"]).float() for n in numbers)
         except Exception:  # a damaged file raises almost any type
@@ -64,7 +64,7 @@ class EmbeddingStore:
             np.savez(temporary, **arrays)
 
     def round(self, embedding: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        """Return what `load` will return, so that results do not depend on a cache miss."""
+        """Return the embedding as `load` returns it: a cache miss must give the same results."""
         return tuple(tensor.to(self._dtype).float() for tensor in embedding)
 
     @property

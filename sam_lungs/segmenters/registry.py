@@ -12,8 +12,8 @@ from sam_lungs.utils.provenance import versions_of
 if TYPE_CHECKING:
     from sam_lungs.segmenters.base import Segmenter
 
-# Of the family segment-anything. The text changes when the same voxels and weights give other
-# embeddings, the packages are those that make embeddings and masks.
+# For the family segment-anything. Change the text when the same voxels and weights give other
+# embeddings. PACKAGES compute the embeddings and masks.
 PREPROCESSING = "window, slice's own range to uint8, longest side resized by PIL, zeros after norm"
 PACKAGES = ("torch", "torchvision", "segment-anything", "numpy", "pillow")
 
@@ -35,7 +35,7 @@ def identify(model: str, checkpoint: Path | None) -> dict:
 
     Raises `InputError` when the weights cannot be downloaded or read, or are not the official ones.
     """
-    path = checkpoint or checkpoints.fetch(model)  # which verifies the hash
+    path = checkpoint or checkpoints.fetch(model)  # `fetch` verifies the hash
     sha256 = sha256_of(path) if checkpoint else checkpoints.CHECKPOINTS[model].sha256
     return {
         "model": model,

@@ -48,11 +48,11 @@ class SamSegmenter:
         self._sam = sam.to(device)
         self._encoder = Encoder(sam.image_encoder, getattr(torch, precision))
         self._resize = ResizeLongestSide(sam.image_encoder.img_size)
-        # A CPU is not faster with batches, and a batch would change the last digits of its slices.
+        # Batches are not faster on a CPU, and they would change the last digits of the results.
         self._one_by_one = device.type == "cpu"
 
     def prepare(self, image_rgb: np.ndarray) -> torch.Tensor:
-        """Return a slice, (rows, columns, 3) uint8, with SAM's longest side, (3, rows, columns)."""
+        """Resize a slice, (rows, columns, 3) uint8, to SAM's longest side; (3, rows, columns)."""
         resized = torch.as_tensor(self._resize.apply_image(image_rgb)).permute(2, 0, 1).contiguous()
         return resized.pin_memory() if self.device.type == "cuda" else resized
 

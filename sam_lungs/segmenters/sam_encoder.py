@@ -2,7 +2,7 @@
 
 segment-anything computes the relative position bias of every pair of tokens at once, 1 GB per slice
 for ViT-L, and applies every linear layer to the padding of its windows. Here the bias is computed
-in pieces, and the padding takes part only as keys of the attention.
+in pieces, and the padding is used only as keys of the attention.
 
 Architecture: Li et al., Exploring Plain Vision Transformer Backbones for Object Detection, ECCV
 2022, arXiv:2203.16527; relative positions: Li et al., MViTv2, CVPR 2022, arXiv:2112.01526.
@@ -32,7 +32,7 @@ class Encoder:
     def __init__(self, vit: ImageEncoderViT, dtype: torch.dtype) -> None:
         """Convert the weights of the blocks to `dtype`, in place.
 
-        dtype: of the matrix products in the blocks, which are nearly all of the work. The residual
+        dtype: of the matrix products in the blocks, which take most of the time. The residual
             stream and everything else are float32.
         """
         self.dtype = dtype
@@ -64,7 +64,7 @@ class Encoder:
             return attention.proj(_attention(attention, qkv))
         rows, columns = tokens.shape[1:3]
         below, right = -rows % window, -columns % window
-        # `qkv` of zero padding is its bias. The padding takes part as keys.
+        # `qkv` of zeros is its bias.
         padded = F.pad(qkv, (0, 0, 0, right, 0, below))
         padded[:, rows:] = padded[:, :, columns:] = attention.qkv.bias
         windows, padded_size = window_partition(padded, window)
@@ -102,7 +102,7 @@ def _attend_in_pieces(
     """
     attended = torch.empty_like(q)
     squares, heads, tokens, _ = q.shape
-    # How many squares, heads and queries make a piece.
+    # The numbers of squares, heads and queries in a piece.
     sizes = [max(1, BIAS_NUMBERS // each) for each in (heads * tokens**2, tokens**2, tokens)]
     starts = (range(0, *each) for each in zip((squares, heads, tokens), sizes, strict=True))
     for corner in product(*starts):

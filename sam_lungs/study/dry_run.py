@@ -1,4 +1,4 @@
-"""A check of everything a study is given, and a rehearsal, before hours are spent on it."""
+"""The dry run of a study: check all inputs, then segment one slice to estimate the time."""
 
 import io
 import os
@@ -38,7 +38,7 @@ def check_study(options: Options) -> int:
     """Print a table of all volumes with every fault, and an estimate of time and disk space.
 
     One slice of the first volume without faults is segmented to measure its time, unless the
-    weights are missing. Nothing stays on the disk.
+    weights are missing. No file is kept.
 
     Returns the exit status, 1 if there is any fault. Raises `InputError` as `run_study` does.
     """
@@ -93,7 +93,7 @@ def _print_cost(options: Options, slices: int, pairs: list[tuple[Path, Path]]) -
         if (free_bytes := shutil.disk_usage(existing).free) < expected_bytes:
             raise InputError(
                 f"{folder}: has {free_bytes / 1e6:.0f} MB free, but about"
-                f" {expected_bytes / 1e6:.0f} MB will be written; choose another place"
+                f" {expected_bytes / 1e6:.0f} MB will be written; choose another folder"
             )
 
 
@@ -122,7 +122,7 @@ def _facts(case: Case) -> dict[str, str]:
 
 
 def _slices_left(case: Case, options: Options, faults: list[str]) -> int:
-    """Count the slices to segment; another run in a results folder is appended to the faults."""
+    """Count the slices to segment; append a fault if a results folder holds another run."""
     prompted = set(case.prompted(options.empty_slices))
     if options.slice is not None:
         return int(options.slice in prompted)

@@ -1,8 +1,10 @@
-"""Where the files of a study lie, and their names.
+"""Names and folders of the files of a study.
 
-<study folder>/<protocol>/<volume>/    the results of one volume; no <protocol> for the nameless
+<study folder>/<protocol>/<volume>/    the results of one volume
 <study folder>/<protocol>/             the joined tables, report.html and figures/
-debug/<protocol>/<volume>/             beside the study folder: pictures of single slices
+debug/<protocol>/<volume>/             beside the study folder: pictures made with --slice
+
+Without --prompts there is no folder <protocol>.
 """
 
 import os
@@ -15,9 +17,9 @@ EMPTY_SLICES_NAME = "empty_slices.csv"
 MASKS_NAME = "predicted_masks.nii.gz"
 RUN_NAME = "run.json"
 DEBUG_FOLDER = "debug"
-# The slices that an unfinished run has done; removed when the volume is finished.
+# The finished slices of an unfinished run; removed when the volume is finished.
 UNFINISHED_FOLDER = "unfinished"
-# Of a whole study.
+# Files of a whole study.
 FIGURES_FOLDER = "figures"
 REPORT_NAME = "report.html"
 
@@ -33,7 +35,7 @@ def results_folder(study_folder: Path, protocol: str, name: str) -> Path:
 
 
 def slice_debug_folder(study_folder: Path, protocol: str, name: str) -> Path:
-    """Return the folder of the pictures of single slices, which have no results folder."""
+    """Return the folder of the pictures that are made with `--slice`."""
     return study_folder.parent / DEBUG_FOLDER / protocol / name
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Every table of slices has the first two; the others are added by `--metrics`.
+# Every table of slices has METRICS; `--metrics` adds SURFACE_METRICS.
 METRICS = ("jaccard", "dice")
 SURFACE_METRICS = ("nsd", "hd95_mm")
 
@@ -70,7 +70,7 @@ def surface_agreement(
     empty = [not mask.any() for mask in (predicted, reference)]
     if any(empty):
         return SurfaceAgreement(float("nan") if all(empty) else 0.0, float("nan"))
-    # Imported here because both take seconds, which only these metrics need.
+    # Imported here, because both imports take seconds and only these metrics need them.
     import torch
     from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 

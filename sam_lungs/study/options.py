@@ -1,4 +1,4 @@
-"""The options of a study, each defined once: command line, run record and docs come from here."""
+"""The options of a study, each defined once, for the command line, run.json and the docs."""
 
 import re
 from dataclasses import dataclass
@@ -30,27 +30,27 @@ def check_window(text: str) -> str:
 
 
 def parse_metrics(text: str) -> tuple[str, ...]:
-    """Return the names in the tables of metrics, separated by commas; in the order of the tables.
+    """Parse metrics separated by commas; return their names in the tables, in a fixed order.
 
-    Two texts that make the same tables give the same names, so that their runs are the same.
+    With a fixed order, two texts that make the same tables have the same fingerprint.
     """
     names = text.split(",")
     for name in names:
         if name not in METRIC_NAMES:
-            raise InputError(f"no metric {name!r}; give {', '.join(METRIC_NAMES)}, with commas")
+            raise InputError(f"unknown metric {name!r}; the metrics are {', '.join(METRIC_NAMES)}")
     return tuple(METRIC_NAMES[name] for name in METRIC_NAMES if name in (*METRICS, *names))
 
 
 def parse_protocol_names(text: str) -> tuple[str, ...]:
-    """Return the names of prompt protocols, separated by commas."""
+    """Parse names of prompt protocols separated by commas."""
     for name in text.split(","):
         if name not in PROTOCOLS:
-            raise InputError(f"no protocol {name!r}; give {', '.join(PROTOCOLS)}, with commas")
+            raise InputError(f"unknown protocol {name!r}; the protocols are {', '.join(PROTOCOLS)}")
     return tuple(text.split(","))
 
 
 def parse_tolerance(text: str) -> float:
-    """Return a distance in mm, at least 0."""
+    """Parse a distance in mm, at least 0."""
     try:
         tolerance_mm = float(text)
     except ValueError:
@@ -61,21 +61,21 @@ def parse_tolerance(text: str) -> float:
 
 
 def parse_batch_size(text: str) -> int | None:
-    """Return a number of slices, or None for `auto`."""
+    """Parse a number of slices; `auto` is None."""
     return None if text == "auto" else parse_count(text)
 
 
 def parse_count(text: str) -> int:
-    """Return a number, at least 1, of at most 9 digits: larger ones overflow in PyTorch."""
+    """Parse an integer, at least 1; PyTorch cannot take one of more than 9 digits."""
     if not text.isdecimal() or len(text) > 9 or int(text) < 1:
-        raise InputError("give a number, at least 1, of at most 9 digits")
+        raise InputError("give an integer, at least 1, of at most 9 digits")
     return int(text)
 
 
 def parse_rows(text: str) -> int:
-    """Return a signed number of rows."""
+    """Parse an integer that may be negative."""
     if not re.fullmatch(r"[+-]?\d{1,9}", text):
-        raise InputError("give a whole number of rows, of at most 9 digits")
+        raise InputError("give an integer of at most 9 digits")
     return int(text)
 
 
@@ -83,8 +83,8 @@ def parse_rows(text: str) -> int:
 class Options:
     """The options of `process_image.py`; every default reproduces the paper.
 
-    Fields that decide the results are part of a run's fingerprint, see `study.run_record`. The
-    prompt options are not marked: they are compared as the `PromptProtocol` that they make.
+    Fields with `decides=True` are part of a run's fingerprint, see `study.run_record`. The prompt
+    options are in the fingerprint too, as a `PromptProtocol`.
     """
 
     image_file_path: list[Path] = option(
@@ -122,12 +122,14 @@ class Options:
         "write predicted masks as NIfTI, on the grid of the image", False, "output", decides=True
     )
     report: bool = option(
-        "join the results of all volumes and write a report at the end; not with --slice",
+        "join the results of all volumes and write a report at the end; ignored with --slice",
         False,
         "output",
     )
     overwrite: bool = option(
-        "compute again, and replace results that other inputs or options made", False, "output"
+        "compute again, and replace existing results, also those of other inputs or options",
+        False,
+        "output",
     )
     dry_run: bool = option(
         "check all inputs, list every fault, and estimate the time; write nothing",
@@ -136,12 +138,12 @@ class Options:
         "-n",
     )
 
-    model: str = option("SAM's size", "vit_l", "model", choices=MODELS)
+    model: str = option("the model", "vit_l", "model", choices=MODELS)
     checkpoint: Path | None = option(
-        "file of weights", None, "model", shown_default="the official one"
+        "weights file", None, "model", shown_default="the official one"
     )
     device: str = option(
-        "where the model runs; auto takes GPUs if there are any, cuda all that are visible",
+        "device of the model; auto: GPUs if there are any, else the CPU; cuda: all visible GPUs",
         "auto",
         "model",
         choices=DEVICES,
@@ -150,7 +152,7 @@ class Options:
         "precision of the image encoder", "float32", "model", choices=PRECISIONS, decides=True
     )
     batch_size: int | None = option(
-        "slices that a GPU encodes at once; auto takes what fits into its memory",
+        "number of slices that a GPU encodes at once; auto: as many as fit into its memory",
         None,
         "model",
         parse=parse_batch_size,
@@ -158,7 +160,7 @@ class Options:
         shown_default="auto",
     )
     threads: int | None = option(
-        "threads that PyTorch computes with on a CPU",
+        "number of CPU threads of PyTorch",
         None,
         "model",
         parse=parse_count,
@@ -166,10 +168,10 @@ class Options:
         shown_default="PyTorch's choice",
     )
     embeddings_folder: Path | None = option(
-        "keep image embeddings in this folder, for later runs", None, "model"
+        "save image embeddings in this folder, and reuse those that are there", None, "model"
     )
     embeddings_precision: str = option(
-        "precision of kept embeddings",
+        "precision of saved embeddings",
         "float32",
         "model",
         choices=EMBEDDINGS_PRECISIONS,
@@ -179,7 +181,7 @@ class Options:
     points: str = option("positive points", PAPER.points, "prompts", choices=POINTS)
     negative: str = option("negative point", PAPER.negative, "prompts", choices=NEGATIVES)
     negative_offset: int = option(
-        "rows to move the negative point down, at most to the border (the paper tries 45)",
+        "rows to move the negative point down; it stops at the border (the paper tries 45)",
         PAPER.negative_offset_rows,
         "prompts",
         parse=parse_rows,
@@ -187,7 +189,7 @@ class Options:
     )
     box: bool = option("prompt with the box around all objects", PAPER.box, "prompts")
     prompts: tuple[str, ...] | None = option(
-        f"several protocols in one pass, in place of the options above: {', '.join(PROTOCOLS)}",
+        f"several protocols in one run, instead of the options above: {', '.join(PROTOCOLS)}",
         None,
         "prompts",
         parse=parse_protocol_names,
@@ -212,8 +214,8 @@ class Options:
         decides=True,
     )
     empty_slices: str = option(
-        "slices without objects: skip them, or prompt them as the nearest one with, to count false"
-        " positives",
+        "slices without objects: skip them, or use the prompts of the nearest slice with objects,"
+        " to count false positives",
         "skip",
         "measurement",
         choices=EMPTY_SLICES,
@@ -223,19 +225,19 @@ class Options:
     def __post_init__(self) -> None:
         """Raise `InputError` for options that would have no effect in their combination."""
         if self.prompts and self._own_protocol != PAPER:
-            raise InputError("--prompts names whole protocols; leave out the other prompt options")
+            raise InputError("--prompts replaces the other prompt options; leave them out")
         if self.negative == "none" and self.negative_offset:
-            raise InputError("--negative_offset moves a point that --negative none leaves out")
+            raise InputError("--negative_offset has no effect with --negative none; leave one out")
         if self.embeddings_folder is None and self.embeddings_precision != "float32":
-            raise InputError("--embeddings_precision needs --embeddings_folder")
+            raise InputError("--embeddings_precision has no effect; add --embeddings_folder")
         if self.tolerance_mm != 1.0 and "nsd" not in self.metrics:
-            raise InputError("--tolerance_mm is for nsd; add --metrics nsd")
+            raise InputError("--tolerance_mm has no effect; add --metrics nsd")
         if self.slice is not None:
             for name in ("save_masks", "overwrite"):
                 if getattr(self, name):
-                    raise InputError(f"--{name} is for whole volumes; leave it or --slice out")
+                    raise InputError(f"--{name} has no effect with --slice; leave one of them out")
             if "volume_dice" in self.metrics:
-                raise InputError("--metrics volume_dice is for whole volumes; leave it out")
+                raise InputError("--metrics volume_dice has no value with --slice; leave one out")
 
     @property
     def _own_protocol(self) -> PromptProtocol:
@@ -243,7 +245,7 @@ class Options:
 
     @property
     def protocols(self) -> dict[str, PromptProtocol]:
-        """The prompt protocols by name, all evaluated in one pass; the name "" has no folder."""
+        """The prompt protocols by name; without `--prompts` one with the name ""."""
         if self.prompts:
             return {name: PROTOCOLS[name] for name in self.prompts}
         return {"": self._own_protocol}
@@ -262,6 +264,6 @@ class Options:
         if len(self.image_file_path) != len(self.masks_file_path):
             raise InputError(
                 f"{len(self.image_file_path)} images but {len(self.masks_file_path)} masks; give"
-                " as many, in the same order"
+                " one masks file for each image, in the same order"
             )
         return list(zip(self.image_file_path, self.masks_file_path, strict=True))

@@ -28,9 +28,11 @@ def save_prediction(
     prediction: Prediction,
     geometry: Geometry | None,
 ) -> None:
-    """Draw one slice as PNG: the predicted mask in translucent blue, the outlines of the reference
-    mask in green, positive points as green stars, negative ones in red, the box in orange, and the
-    predicted IoU as title.
+    """Draw one slice as PNG.
+
+    The predicted mask is translucent blue, the contours of the reference masks are green, positive
+    points are green stars, negative points red stars, the box is orange. The title is the predicted
+    IoU.
 
     image_rgb: (rows, columns, 3) uint8; masks: (rows, columns) of labels.
     geometry: turns the picture upright and sets its aspect; None leaves it as stored.
@@ -68,7 +70,7 @@ def draw_prediction(
     )
     for layer in (image_rgb, predicted[..., None] * np.array(PREDICTED_RGBA)):
         axes.imshow(layer, aspect=pixel_aspect(geometry), interpolation="nearest")
-    # A frame of background closes the outline of a mask that touches the border.
+    # Padded with background, so that contours at the border of the slice are closed.
     framed = np.pad(masks, 1)
     rows, columns = (np.arange(-1, size + 1) for size in masks.shape)
     for label in np.unique(masks[masks != 0]):
@@ -78,7 +80,7 @@ def draw_prediction(
     for (row, column), label in zip(points_rc, prompts.labels, strict=True):
         axes.plot(column, row, color="limegreen" if label else "red", **star)
     if prompts.box_rc is not None:
-        # Box corners are pixel indices, the lower right one excluded; pixels end at half indices.
+        # The lower right corner of the box is excluded. Pixels end at half indices.
         corners_rc = apply_affine(to_picture, prompts.box_rc.reshape(2, 2) - 0.5)
         (top, left), (bottom, right) = corners_rc.min(axis=0), corners_rc.max(axis=0)
         style = {"fill": False, "edgecolor": "orange", "linewidth": 2, "clip_on": False}
@@ -87,7 +89,7 @@ def draw_prediction(
 
 
 def upright(geometry: Geometry | None) -> np.ndarray:
-    """Return how rows and columns turn in the picture, (2, 2) in nibabel's notation."""
+    """Return the orientation of rows and columns in the picture, (2, 2), as nibabel defines it."""
     if geometry is None:
         return np.array([[0, 1], [1, 1]])
     stored = geometry.orientation

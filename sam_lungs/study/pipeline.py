@@ -1,4 +1,4 @@
-"""Prompted slices -> masks: slices are read ahead while the devices compute."""
+"""Prompted slices -> masks; the next slices are read while the devices compute."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -55,7 +55,7 @@ class SegmentedSlice:
 class Pipeline:
     """Segments slices in batches, on all devices.
 
-    On a CPU no digit of a slice's results depends on its batch or device; on a GPU only the last
+    On a CPU the results of a slice do not depend on its batch or device. On a GPU only the last
     digits do. Memory does not grow with the number of slices.
     """
 
@@ -65,7 +65,7 @@ class Pipeline:
         batch_size: int | None = None,
         keep_masks: bool = False,
     ) -> None:
-        """segmenters: one per device. batch_size: in slices; None lets the devices decide."""
+        """segmenters: one per device. batch_size: in slices; None for `Segmenter.batch_size`."""
         self._segmenters = segmenters
         self._batch_size = batch_size or min(segmenter.batch_size() for segmenter in segmenters)
         self._keep_masks = keep_masks
@@ -78,11 +78,11 @@ class Pipeline:
     ) -> Iterator[SegmentedSlice]:
         """Yield the segmented slices, in order.
 
-        read: returns the slice of an index; called from several threads. store: embeddings are
-        looked up and kept there.
+        read: returns the slice of an index; called from several threads.
+        store: where embeddings are loaded and saved.
 
         Raises `InputError` when a device has too little memory for one slice or an embedding cannot
-        be written; and what `read` raises.
+        be written, and raises the errors of `read`.
         """
 
         def prepare(index: int) -> tuple:
@@ -111,14 +111,14 @@ class Pipeline:
                     executor.shutdown(cancel_futures=True)
 
     def _batches(self, slices: Iterator[T]) -> Iterator[list[T]]:
-        # The size may shrink on the way.
+        # `_segment` may decrease the size.
         while batch := list(islice(slices, self._batch_size)):
             yield batch
 
     def _segment(
         self, segmenter: Segmenter, slices: list[tuple], store: EmbeddingStore | None
     ) -> list[SegmentedSlice]:
-        """Segment a batch; when memory is short, halve it and all batches to come."""
+        """Segment a batch; when GPU memory is too small, halve this batch and all later ones."""
         try:
             return self._segment_batch(segmenter, slices, store)
         except torch.OutOfMemoryError:
@@ -128,7 +128,7 @@ class Pipeline:
             if not is_out_of_memory(error):
                 raise
             raise _too_little_memory(segmenter) from error
-        # Outside of the `except` clause, whose traceback keeps the memory.
+        # Not in the `except` clause: its traceback holds references to GPU memory.
         torch.cuda.empty_cache()
         half = -(-len(slices) // 2)
         self._batch_size = min(self._batch_size, half)
@@ -183,7 +183,7 @@ def _too_little_memory(segmenter: Segmenter) -> InputError:
 def _embed(
     segmenter: Segmenter, slices: list[tuple], store: EmbeddingStore | None
 ) -> tuple[torch.Tensor, ...]:
-    """Return the embeddings of a batch: the kept ones, and the others new, which are kept."""
+    """Return the embeddings of a batch; encode and save those that are not in the store."""
     embeddings = [kept for _, kept, _ in slices]
     missing = [place for place, kept in enumerate(embeddings) if kept is None]
     if missing:

@@ -1,4 +1,4 @@
-"""One case -> its results folders: the unit of work of a local run, a dry run and a cluster job."""
+"""One case -> its results folders. A local run, a dry run and a cluster job all call this."""
 
 import json
 import sys
@@ -28,14 +28,15 @@ from sam_lungs.utils.progress import Progress
 
 
 def process_case(case: Case, segmenters: Sequence[Segmenter], options: Options) -> int:
-    """Segment the slices of a case that are not done yet, and write its results.
+    """Segment the missing slices of a case, and write its results.
 
     case: without faults. segmenters: the same model, one per device.
 
-    A results folder that holds another run, or that another process works in, is reported on
-    standard error; the other protocols are done. Returns the exit status: 0, or 1 after a report.
+    A results folder that holds another run, or in which another process works, is reported on
+    standard error, and the other protocols are processed. Returns the exit status: 0, or 1 after a
+    report.
 
-    Raises `InputError` when a file cannot be written, or memory is short.
+    Raises `InputError` when a file cannot be written, or there is too little memory.
     """
     status = 0
     recorders: dict[str, Recorder] = {}
@@ -57,7 +58,7 @@ def process_case(case: Case, segmenters: Sequence[Segmenter], options: Options) 
 def process_slice(case: Case, segmenters: Sequence[Segmenter], options: Options) -> None:
     """Segment the slice of a case that the options name, and print its metrics.
 
-    Raises `InputError` when a picture cannot be written, or memory is short.
+    Raises `InputError` when a picture cannot be written, or there is too little memory.
     """
     names = list(options.protocols)
     prompted_as = {options.slice: case.prompted(options.empty_slices)[options.slice]}
@@ -101,7 +102,7 @@ def _open(
     log = stack.enter_context(UnfinishedRun(folder, record, options.overwrite))
     if log.discarded_slices:
         print(
-            f"{folder}: {log.discarded_slices} slices were made on another device, or by other"
+            f"{folder}: {log.discarded_slices} slices were made on another device, or with other"
             " packages, threads or code; starting again at the first slice",
             file=sys.stderr,
         )
@@ -111,7 +112,7 @@ def _open(
 def new_record(
     image: dict, masks: dict, segmenter: dict, options: Options, protocol: PromptProtocol
 ) -> RunRecord:
-    """Return the record of a run that begins.
+    """Return the record of a new run.
 
     image, masks: see `Volume.identity`. segmenter: see `Segmenter.identity`.
     """
@@ -130,14 +131,14 @@ def new_record(
         "environment": environment(options.device),
         "command": sys.argv,
     }
-    # By way of JSON, so that it equals what is read back.
+    # Converted to JSON and back, so that it equals a record that is read from run.json.
     return RunRecord(**json.loads(json.dumps(content, default=str)))
 
 
 def _record(
     case: Case, segmenters: Sequence[Segmenter], options: Options, recorders: dict[str, Recorder]
 ) -> None:
-    """Segment and record the slices that a recorder does not have yet."""
+    """Segment and record the slices that are missing in any recorder."""
     prompted_as = case.prompted(options.empty_slices)
     done = set.intersection(*(recorder.done for recorder in recorders.values()))
     left = {index: shown for index, shown in prompted_as.items() if index not in done}
@@ -217,7 +218,7 @@ def _draw(case: Case, segmented: SegmentedSlice, number: int, folder: Path) -> N
 
 
 def case_faults(case: Case, options: Options) -> list[str]:
-    """Return every fault of a case: of its files, and of what the options ask of it."""
+    """Return every fault of a case: of its files, and of the options for it."""
     faults = list(case.faults)
     if case.image:
         slices = case.image.array.shape[2]
@@ -226,8 +227,8 @@ def case_faults(case: Case, options: Options) -> list[str]:
         needs = "--save_masks" if options.save_masks else options.needs_spacing and "--metrics"
         if needs and case.image.geometry is None:
             faults.append(
-                f"{case.image_path}: its affine is unknown, and with it the place and size of its"
-                f" voxels; convert it with nifti_to_numpy.py, or leave out {needs}"
+                f"{case.image_path}: its affine is unknown, and so are the position and size of"
+                f" its voxels; convert it with nifti_to_numpy.py, or leave out {needs}"
             )
     for folder in written_folders(case, options):
         try:

@@ -21,10 +21,10 @@ from sam_lungs.utils.files import remove
 
 
 class Recorder:
-    """Collects the results of a volume; each slice is kept in the log of the unfinished run."""
+    """Collects the results of a volume, and writes each slice to the log of the unfinished run."""
 
     def __init__(self, folder: Path, image: Volume, options: Options, log: UnfinishedRun) -> None:
-        """folder: the results folder. log: holds the slices of earlier calls."""
+        """folder: the results folder. log: of the unfinished run, with the slices done so far."""
         self.debug_folder = log.folder / layout.DEBUG_FOLDER
         self._folder = folder
         self._image = image
@@ -34,7 +34,7 @@ class Recorder:
         self._seconds = 0.0
         self._slices: dict[int, SliceResult] = {}
         self._empty_slices: dict[int, EmptySlice] = {}
-        # Zeros take no memory until something is written there.
+        # Memory is allocated only when a slice is written.
         self._masks = np.zeros(image.array.shape, np.uint8)
         for line in log.lines:
             mask = log.read_mask(line["index"]) if options.save_masks and "slice" in line else None
@@ -43,7 +43,7 @@ class Recorder:
 
     @property
     def done(self) -> set[int]:
-        """The numbers of the slices that are recorded."""
+        """The indices of the recorded slices."""
         return self._slices.keys() | self._empty_slices.keys()
 
     @property
@@ -52,9 +52,10 @@ class Recorder:
         return fmean(row.dice for row in self._slices.values()) if self._slices else np.nan
 
     def add(self, segmented: SegmentedSlice, number: int, prompted_as: int, seconds: float) -> None:
-        """Record the prediction of a slice for the prompts of that number.
+        """Record the prediction of a slice for one of its prompts.
 
-        prompted_as: the slice that the prompts come from. seconds: what the slice took.
+        number: index of the prompts in `segmented`. prompted_as: index of the slice that the
+            prompts come from. seconds: time for the slice.
 
         Raises `InputError` when it cannot be written.
         """
@@ -86,7 +87,7 @@ class Recorder:
         Raises `InputError` when they cannot be written.
         """
         folder, options = self._folder, self._options
-        # Without run.json the folder counts as unfinished.
+        # Removed first: without run.json the folder is not finished.
         remove(folder / layout.RUN_NAME)
         remove(folder / layout.MASKS_NAME)
         if options.save_masks:
@@ -123,17 +124,17 @@ class Recorder:
         self._log.discard()
 
     def _move_pictures(self) -> None:
-        """Replace the pictures of an earlier run by those of this one."""
+        """Replace the pictures of an earlier run by the new ones."""
         target = self._folder / layout.DEBUG_FOLDER
         try:
-            # Not there when the process was killed between the move and the end.
+            # Missing if an earlier process was killed after the move.
             if self.debug_folder.exists() or not self._options.debug:
                 shutil.rmtree(target, ignore_errors=True)
             if self.debug_folder.exists():
                 self.debug_folder.rename(target)
         except OSError as error:
             raise InputError(
-                f"{target}: cannot be written ({error.strerror}); choose another place"
+                f"{target}: cannot be written ({error.strerror}); choose another folder"
             ) from error
 
     def _take(self, line: dict, mask: np.ndarray | None) -> None:
@@ -150,7 +151,7 @@ class Recorder:
 def measure_surface(
     segmented: SegmentedSlice, number: int, image: Volume, options: Options
 ) -> dict[str, float]:
-    """Return the surface metrics that the options ask for, of the prediction of that number."""
+    """Return the requested surface metrics of the prediction for prompts `number`."""
     names = [name for name in SURFACE_METRICS if name in options.metrics]
     if not names:
         return {}

@@ -1,4 +1,4 @@
-"""The tables of a volume's results: written, and read back."""
+"""Write and read the tables of a volume's results."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, fields
@@ -13,7 +13,7 @@ from sam_lungs.study.metrics import METRICS, SURFACE_METRICS
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import atomic_write, remove
 
-# Int64 may have blanks.
+# Int64 may have empty cells.
 DTYPES = {int: "int64", float: "float64", float | None: "float64", int | None: "Int64"}
 STATISTICS = ("min", "max", "avg", "std", "slices")
 
@@ -24,7 +24,7 @@ class SliceResult:
 
     jaccard, dice, score (the model's predicted IoU): 0..1.
     lung_pixels, predicted_pixels: areas of the reference mask and of the predicted mask.
-    nsd, hd95_mm: see `metrics.surface_agreement`; None when they were not asked for.
+    nsd, hd95_mm: see `metrics.surface_agreement`; None if not requested.
     """
 
     slice: int
@@ -39,10 +39,11 @@ class SliceResult:
 
 @dataclass(frozen=True)
 class EmptySlice:
-    """One row of `empty_slices.csv`: a slice without objects, prompted as its nearest slice with.
+    """One row of `empty_slices.csv`: a slice without objects.
 
-    predicted_pixels, predicted_mm2: area of the predicted mask, all of it false positive; NaN mm2
-        when the spacing is unknown.
+    prompted_as: index of the nearest slice with objects, whose prompts are used.
+    predicted_pixels, predicted_mm2: area of the predicted mask, which is all false positive; mm2 is
+        NaN when the spacing is unknown.
     """
 
     slice: int
@@ -57,10 +58,10 @@ def write_volume_tables(
     metrics: Collection[str] = METRICS,
     empty_slices: list[EmptySlice] | None = None,
 ) -> None:
-    """Write a volume's `raw_data.csv`, `results.csv` and perhaps `empty_slices.csv`.
+    """Write a volume's `raw_data.csv` and `results.csv`, and `empty_slices.csv` if given.
 
     metrics: selects the columns of `SURFACE_METRICS` and the row `volume_dice`.
-    empty_slices: written unless None; the file of an earlier run is removed.
+    empty_slices: if None, the file of an earlier run is removed.
 
     Raises `InputError` when they cannot be written.
     """
@@ -80,7 +81,7 @@ def write_volume_tables(
 def write_prompts(path: Path, of_slice: dict, prompts: Prompts) -> None:
     """Write the prompts of a slice as YAML.
 
-    of_slice: written first: the image, the masks and the number of the slice.
+    of_slice: keys that are written first: image, masks and index of the slice.
 
     Raises `InputError` when it cannot be written.
     """
@@ -101,9 +102,9 @@ def write_prompts(path: Path, of_slice: dict, prompts: Prompts) -> None:
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
     """Return minimum, maximum, mean and sample standard deviation over the slices with objects.
 
-    table: columns `jaccard`, `dice` and perhaps `SURFACE_METRICS`; NaN in slices without objects.
+    table: columns `jaccard`, `dice`, optionally `SURFACE_METRICS`; NaN in slices without objects.
     Returns one row per metric, in columns `metric,min,max,avg,std,slices`. `std` of one slice is
-    NaN. `slices` counts the slices that have the metric; an empty predicted mask has no `hd95_mm`.
+    NaN. `slices` is the number of slices with a value; an empty predicted mask has no `hd95_mm`.
     """
     values = table[[name for name in (*METRICS, *SURFACE_METRICS) if name in table]]
     statistics = values.min(), values.max(), values.mean(), values.std(ddof=1), values.count()
@@ -137,8 +138,7 @@ def read_empty_slices(folder: Path) -> pd.DataFrame:
 def _read_csv(path: Path, row: type, required: set[str]) -> pd.DataFrame:
     """Read a table of rows of a dataclass that has at least the required columns."""
     try:
-        # As text first, because some versions of pandas round the last bit of the numbers they
-        # read.
+        # Read as text first, because some versions of pandas do not parse the last bit exactly.
         table = pd.read_csv(path, dtype="string")
         if not (required <= set(table) and path.read_bytes().endswith(b"\n")):
             raise ValueError("incomplete")
@@ -151,7 +151,7 @@ def _read_csv(path: Path, row: type, required: set[str]) -> pd.DataFrame:
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
-    """Write a table with LF line ends, numbers in full precision, and empty cells for NaN.
+    """Write a table with LF line ends and empty cells for NaN; numbers are not rounded.
 
     Raises `InputError` when it cannot be written.
     """

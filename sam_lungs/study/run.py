@@ -27,8 +27,8 @@ def run_study(options: Options) -> int:
     A bad volume is reported on standard error and the others are processed. Returns the exit
     status, 1 if any volume was bad.
 
-    Raises `InputError` as `prepare` does, when the model is not there, and when results cannot be
-    written.
+    Raises `InputError` as `prepare` does, when the model cannot be loaded, and when results cannot
+    be written.
     """
     prepare(options)
     status = 0
@@ -88,10 +88,10 @@ def is_finished(image_path: Path, masks_path: Path, options: Options) -> bool:
         return False
     try:
         inputs = [identify(path) for path in (image_path, masks_path)]
-    except InputError:  # reported where it is read
+    except InputError:  # reported when the files are read
         return False
     identity = registry.identify(options.model, options.checkpoint)
-    # All of them, to find a folder that holds another run before hours are spent.
+    # All folders are checked, to report another run before hours are spent.
     records = [
         finished_record(folder, new_record(*inputs, identity, options, options.protocols[each]))
         for each, folder in folders.items()

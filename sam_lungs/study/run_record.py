@@ -1,8 +1,8 @@
-"""run.json: how a volume's results were made, and whether they still count.
+"""run.json: how a volume's results were made, and whether they are still valid.
 
-A finished volume counts as long as its fingerprint is the same: inputs, weights, options that
+A finished volume is valid as long as its fingerprint is the same: inputs, weights, options that
 decide the results, prompts and NUMBERS_VERSION. The environment (device, threads, packages, code)
-is recorded only.
+is only recorded.
 """
 
 import json
@@ -17,8 +17,8 @@ from sam_lungs.utils import provenance
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import atomic_write, sha256_of
 
-# Raised by hand when the same inputs and options give other numbers. tests/study/test_golden.py
-# fails when the numbers change and this does not.
+# Increase this by hand when the same inputs and options give other numbers.
+# tests/study/test_golden.py fails when the numbers change and this does not.
 NUMBERS_VERSION = 1
 # The code that makes the numbers.
 CODE = (
@@ -33,7 +33,8 @@ class RunRecord:
 
     image, masks: `file`, `sha256`, and for an array with a sidecar `conversion`, its SHA-256.
     segmenter: the segmenter's identity, see `segmenters.base`.
-    options: those that decide the results. other_options: the others, without paths of volumes.
+    options: the options that decide the results. other_options: all others, without the paths of
+        volumes.
     protocol: the prompt protocol. window_hu: lowest and highest value of the window, or None.
     environment: `device`, `threads`, `packages`, `code_sha256`, `commit`, `python`, `system`.
     started: time in UTC. seconds, seconds_per_slice: time that segmenting took.
@@ -58,7 +59,7 @@ class RunRecord:
 
     @classmethod
     def from_json(cls, content: object) -> "RunRecord":
-        """Make a record from parsed JSON; raises `ValueError` when it is not one."""
+        """Return the record in parsed JSON; raises `ValueError` when it is not one."""
         if not isinstance(content, dict):
             raise ValueError("not an object")
         for each in fields(cls):
@@ -124,14 +125,14 @@ class RunRecord:
                 for key, value in identity.items()
                 if key != "file"
             },
-            # By content: a checkpoint may be renamed.
+            # Without file names: a checkpoint may be renamed.
             "weights": sorted(self.segmenter.get("weights", {}).values()),
             "preprocessing": self.segmenter.get("preprocessing"),
         }
 
     @property
     def slices_made_by(self) -> dict[str, object]:
-        """What must be equal for the slices of an unfinished run to be kept."""
+        """The slices of an unfinished run are kept only if these values are equal."""
         environment = self.environment
         packages = environment.get("packages", {})
         names = ("device", "threads", "python", "code_sha256")
@@ -145,7 +146,7 @@ def environment(device: str) -> dict[str, object]:
     Cached, because the code on the disk may change while the study runs.
     device: as `segmenters.devices.choose_devices` takes it.
     """
-    # Imported here because torch takes seconds, which reading records does not need.
+    # Imported here, because it takes seconds and reading records does not need it.
     import torch
 
     from sam_lungs.segmenters.devices import choose_devices

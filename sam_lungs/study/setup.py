@@ -1,4 +1,4 @@
-"""The steps before the first case of a study: threads, checked names, the model."""
+"""The steps before the first case of a study: set threads, check options, load the model."""
 
 import torch
 
@@ -14,7 +14,7 @@ from sam_lungs.utils.errors import InputError
 def prepare(options: Options) -> None:
     """Set the threads, and check the options that concern all cases.
 
-    Raises `InputError` when two images would share a results folder, or the device is not there.
+    Raises `InputError` when two images would share a results folder, or there is no such device.
     """
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -25,8 +25,8 @@ def prepare(options: Options) -> None:
         folder = layout.results_folder(study_folder, "", volume_name(image_path))
         if folder in folders:
             raise InputError(
-                f"{image_path}: another image has its name, and would have the same results folder"
-                f" {folder}; rename it"
+                f"{image_path}: another image has the same name, so both would write to {folder};"
+                " rename one of them"
             )
         folders.add(folder)
 

@@ -1,9 +1,9 @@
-"""The slices that an unfinished run has done, kept so that a killed run resumes.
+"""The finished slices of an unfinished run, from which a killed run resumes.
 
 The folder `unfinished/` in a results folder holds `slices.jsonl`: the run's record, then one line
-of JSON per slice; and for `--save_masks` a PNG per slice. Lines are appended without waiting for
-the disk, which is synced at most once a second: a kill costs only the slices in hand, a power loss
-the last seconds. A line or mask that is not whole does not count.
+of JSON per slice; and for `--save_masks` a PNG per slice. The log is synced to
+the disk at most once a second: a kill loses only the current slices, a power failure the last
+seconds. An incomplete line or mask is ignored.
 """
 
 import json
@@ -36,7 +36,7 @@ class RunMismatchError(InputError):
 def finished_record(folder: Path, record: RunRecord) -> RunRecord | None:
     """Return the record of the finished run in a results folder; None when it is not finished.
 
-    record: of the run that is asked for.
+    record: of the requested run.
 
     Raises `RunMismatchError` when the folder holds another run, or files that have changed since.
     """
@@ -66,15 +66,16 @@ def kept_slices(folder: Path, record: RunRecord) -> set[int]:
 
 
 class UnfinishedRun:
-    """The log of a run in a results folder, open for appending. Use as a context.
+    """The log of a run in a results folder, open for appending; a context manager.
 
-    record: of the run. lines: one per slice that is done, a dictionary with the key `index`.
+    record: of the run. lines: a dictionary with the key `index` for each finished slice.
+    discarded_slices: number of slices that were not kept.
     """
 
     def __init__(self, folder: Path, record: RunRecord, overwrite: bool) -> None:
-        """Resume the run in a results folder, which is locked by the caller, or begin it.
+        """Resume the run in a results folder, or start it. The caller holds the folder's lock.
 
-        overwrite: begin again, whatever run was begun there.
+        overwrite: start again and discard any log that exists.
 
         Raises `InputError` when it cannot be written.
         """
@@ -108,7 +109,7 @@ class UnfinishedRun:
         self._file.close()
 
     def append(self, line: dict, mask: np.ndarray | None = None) -> None:
-        """Append the line of a slice, whose `index` it holds, and its mask (rows, columns) bool.
+        """Append the line of a slice, with the key `index`, and its mask (rows, columns) bool.
 
         Raises `InputError` when it cannot be written; earlier lines stay valid.
         """
@@ -126,7 +127,7 @@ class UnfinishedRun:
         self.lines.append(line)
 
     def read_mask(self, index: int) -> np.ndarray | None:
-        """Return the mask of a slice, (rows, columns) bool; None when it is not whole."""
+        """Return the mask of a slice, (rows, columns) bool; None when it is missing or damaged."""
         with suppress(OSError, SyntaxError), Image.open(self._mask_path(index)) as image:
             return np.array(image)
         return None
@@ -137,7 +138,7 @@ class UnfinishedRun:
         Raises `InputError` when they cannot be removed.
         """
         try:
-            # In one step, because half of it would be taken for an unfinished run.
+            # Renamed first, because a half-removed folder would look like an unfinished run.
             discarded = self.folder.with_name(f"{PARTIAL}{self.folder.name}")
             self.folder.rename(discarded)
             shutil.rmtree(discarded)
@@ -157,17 +158,17 @@ class UnfinishedRun:
     def _cannot_be_written(self, error: OSError) -> InputError:
         return InputError(
             f"{self.folder}: cannot be written ({error.strerror or error}); finished slices are"
-            " kept: make room, or choose another place, and run the same command again"
+            " kept; free some space and run the same command again, or choose another folder"
         )
 
 
 def _keeps(begun: dict, record: RunRecord) -> bool:
-    """Return whether the slices of a run that was begun may be mixed with those of `record`."""
+    """Return whether the slices of an unfinished run may be kept for the run of `record`."""
     return RunRecord.from_json(begun).slices_made_by == record.slices_made_by
 
 
 def _read_log(folder: Path) -> tuple[list[dict], int]:
-    """Return the whole lines of the log in a results folder, and their size in bytes."""
+    """Return the complete lines of the log in a results folder, and their size in bytes."""
     path = folder / UNFINISHED_FOLDER / LOG_NAME
     try:
         content = path.read_bytes()

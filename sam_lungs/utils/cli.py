@@ -1,7 +1,7 @@
 """Command lines: options from the fields of a dataclass, one-line errors, exit statuses.
 
-Exit statuses: 0 success, 1 bad input or a slip on the command line, 130 Ctrl-C, 141 closed output,
-143 SIGTERM.
+Exit statuses: 0 success, 1 bad input or a mistake on the command line, 130 Ctrl-C, 141 closed
+output, 143 SIGTERM.
 """
 
 import argparse
@@ -31,19 +31,19 @@ INTERRUPTED = (
 def run_script(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and exit with its status.
 
-    `InputError` and a shortage of memory are one line on standard error and exit status 1. SIGINT
-    (Ctrl-C), SIGTERM and a closed output end the process at once, without a clean-up: all files are
-    crash-safe.
+    `InputError` and too little memory give one line on standard error and exit status 1. SIGINT
+    (Ctrl-C), SIGTERM and a closed output end the process immediately, without clean-up: all files
+    are crash-safe.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
-        # A signal that the caller chose to ignore stays ignored.
+        # A signal that the caller ignores stays ignored.
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _interrupt)
     try:
         status = main()
         print(end="", flush=True)
         sys.exit(status)
-    except BrokenPipeError:  # nobody reads the output any more, as after `| head`
+    except BrokenPipeError:  # the reader of the output has ended, as with `| head`
         os._exit(128 + signal.SIGPIPE)
     except InputError as error:
         report(error)
@@ -60,24 +60,24 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
         sys.stdout.flush()
     with suppress(OSError):
         os.write(2, INTERRUPTED)
-    # Not sys.exit, which waits for the threads that compute.
+    # Not sys.exit, which waits for running threads.
     os._exit(128 + number)
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, except that a mistake raises `InputError` and `-` and `_` are alike in names."""
+    """argparse, but a mistake raises `InputError`, and names may have `-` in place of `_`."""
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
         args = [_with_underscores(text) for text in (sys.argv[1:] if args is None else args)]
         return super().parse_known_args(args, namespace)
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
-        # Python 3.11 looks for the empty list of a positional that was not given in its choices.
+        # Without a positional argument, Python 3.11 checks the empty list against the choices.
         if value != []:
             super()._check_value(action, value)
 
     def error(self, message: str) -> None:
-        """Raise `InputError`; an unknown option is answered with the nearest one."""
+        """Raise `InputError`; for an unknown option, suggest the most similar one."""
         unknown = re.fullmatch(r"unrecognized arguments: (-\S+).*", message, re.DOTALL)
         if unknown:
             name = unknown[1].partition("=")[0]
@@ -109,7 +109,7 @@ def option(
 ) -> Any:
     """Return a dataclass field that is also a command-line option of the same name.
 
-    The field's type says how values are parsed; a `list` or `Sequence` takes one or more values.
+    Values are parsed by the field's type; a `list` or `Sequence` takes one or more values.
 
     help: for `--help` and the docs. default: without one the option is mandatory; True makes a pair
         of switches `--name` and `--no_name`, False one switch.
@@ -117,7 +117,7 @@ def option(
     parse: text -> value, in place of the type; raises `InputError` with the rest of the sentence
         "--name text: ...".
     positional: values without an option name. shown_default: shown in place of the default.
-    decides: whether another value makes other results, see `study.run_record`.
+    decides: whether another value gives other results, see `study.run_record`.
     """
     metadata = {name: value for name, value in locals().items() if name != "default"}
     return field(default=default, metadata=metadata)
@@ -140,7 +140,7 @@ def parse_options(
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    # argparse would take the value of `--window -650,1500` for an option.
+    # Otherwise argparse treats the value in `--window -650,1500` as an option.
     parser._negative_number_matcher = re.compile(r"-\.?\d.*$")
     parser.add_argument("--version", action="version", version=sam_lungs.__version__)
     groups = {}
@@ -150,7 +150,7 @@ def parse_options(
             groups[name] = parser.add_argument_group(name)
         _add_option(groups[name], each, get_type_hints(options_class)[each.name])
     values = vars(parser.parse_args())
-    # An empty list is a positional option that was not given: its field has the default.
+    # An empty list is a positional argument that was not given; the field's default is used.
     return options_class(**{name: value for name, value in values.items() if value != []})
 
 
@@ -165,7 +165,7 @@ def option_names(each: Field) -> list[str]:
 
 
 def shown_default(each: Field) -> str | None:
-    """Return the default of an option as the user reads it; None when there is nothing to say."""
+    """Return the default of an option as text for the user; None when there is none to show."""
     if each.metadata["shown_default"]:
         return each.metadata["shown_default"]
     if each.default in (None, MISSING) or isinstance(each.default, bool):
@@ -201,7 +201,7 @@ def _add_option(group: argparse._ArgumentGroup, each: Field, hint: object) -> No
 
 
 def _named_parser(name: str, parse: Callable[[str], object]) -> Callable[[str], object]:
-    @wraps(parse, updated=())  # argparse says "invalid int value"
+    @wraps(parse, updated=())  # argparse shows the name: "invalid int value"
     def parse_value(text: str) -> object:
         try:
             return parse(text)

@@ -39,8 +39,8 @@ def download(
     by the next call. The file is moved to `path` if its SHA-256 is right, and is deleted otherwise.
     If another process is downloading the same file, this one waits for it.
 
-    Raises `InputError` when the host is not allowed, cannot be reached, stops or sends other bytes,
-    and when the file cannot be written.
+    Raises `InputError` when the host is not allowed, cannot be reached, sends other bytes or
+    stops sending, and when the file cannot be written.
     """
     if mirror is not None:
         url = f"{mirror.rstrip('/')}/{path.name}"
@@ -58,7 +58,7 @@ def download(
             if found != sha256:
                 part.unlink()
                 raise InputError(
-                    f"{url}: the downloaded file is not what was published (SHA-256 {found}"
+                    f"{url}: the downloaded file is not the published one (SHA-256 {found}"
                     f" instead of {sha256}) and has been deleted; {remedy}"
                 )
             sync(part)
@@ -79,12 +79,12 @@ def _check_source(url: str, mirror: str | None) -> None:
         schemes = {"https"} if any(f".{host}".endswith(f".{named}") for named in HOSTS) else set()
         if mirror is not None and host == urlsplit(mirror).hostname:
             schemes = {"https", urlsplit(mirror).scheme} & {"http", "https"}
-        # Without user names: urllib takes them for a part of the host name.
+        # No user names: urllib would treat them as part of the host name.
         if host and parts.scheme in schemes and "@" not in parts.netloc:
             return
     raise InputError(
         f"{url}: not downloaded, because it is not https from {' or '.join(HOSTS)}; if you trust"
-        " it, give its folder, http or https, with --mirror"
+        " this server, give the URL of its folder, http or https, with --mirror"
     )
 
 
@@ -97,7 +97,7 @@ class _Redirects(HTTPRedirectHandler):
     def http_error_302(
         self, request: Request, answer: IO, code: int, reason: str, headers: HTTPMessage
     ) -> IO | None:
-        answer.close()  # urllib would read it to its end, which may never come
+        answer.close()  # urllib would read all of it, and it may be endless
         return super().http_error_302(request, answer, code, reason, headers)
 
     http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
@@ -144,7 +144,7 @@ def _opened(part: Path) -> Iterator[BinaryIO]:
 def _complete(
     file: BinaryIO, part: Path, url: str, size_bytes: int | None, mirror: str | None, remedy: str
 ) -> None:
-    """Download the missing bytes; reconnect after a broken connection while that makes progress."""
+    """Download the missing bytes; reconnect after a broken connection if bytes were received."""
     opener = build_opener(_Redirects(mirror))
     most = size_bytes or MAX_BYTES
     held = file.seek(0, os.SEEK_END)
@@ -167,11 +167,11 @@ def _complete(
             # A server without ranges sends the whole file.
             start = held if response.status == 206 else 0
             total = None if response.length is None else start + response.length
-            # A proxy may answer with a page of its own, which must not overwrite the file.
+            # A proxy may send its own page instead, which must not overwrite the file.
             if total is not None and not (size_bytes or held) <= total <= most:
                 expected = f"{size_bytes:,}" if size_bytes else f"{held:,} to {most:,}"
                 raise InputError(
-                    f"{url}: is a file of {total:,} bytes there instead of {expected}; {remedy}"
+                    f"{url}: the server offers {total:,} bytes instead of {expected}; {remedy}"
                 )
             file.seek(start)
             broken = _copy(response, file, part.stem, total or size_bytes)

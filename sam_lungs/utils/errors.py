@@ -1,8 +1,8 @@
-"""The error for bad input, and how to recognise a shortage of memory."""
+"""The error for bad input, and a check for too little memory."""
 
 import sys
 
-# The words of PyTorch's allocator, Python's threads, the operating system and its loader.
+# From messages of PyTorch's allocator, Python's threads, the operating system and its loader.
 OUT_OF_MEMORY = (
     *("can't allocate memory", "not enough memory", "can't start new thread"),
     *("cannot allocate memory", "failed to map segment"),
@@ -19,7 +19,7 @@ def report(error: InputError) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error means that memory is short; PyTorch has no type for it on a CPU."""
+    """Return whether an error means too little memory; on a CPU, PyTorch has no type for it."""
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError | OSError | ImportError)
         and any(words in str(error).lower() for words in OUT_OF_MEMORY)

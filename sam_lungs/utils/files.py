@@ -1,4 +1,4 @@
-"""Files that are whole or absent, folders that one process at a time works in, and hashes."""
+"""Atomic writes, locks of folders, checks of paths, and hashes."""
 
 import errno
 import fcntl
@@ -30,9 +30,9 @@ class FolderInUseError(InputError):
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`, made if missing, to write to.
 
-    The file is synced and moved to `path` when the block ends well. Otherwise it is removed, and
-    what was at `path` before is untouched. The temporary name keeps the suffix, from which some
-    writers take the format.
+    When the block ends without an exception, the file is synced and moved to `path`. Otherwise it
+    is removed, and `path` is not changed. The temporary name has the same suffix, from which some
+    writers derive the format.
 
     Raises `InputError` when the folder or file cannot be written.
     """
@@ -50,13 +50,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
             raise
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(f"{path}: cannot be written ({reason}); choose another place") from error
+        raise InputError(f"{path}: cannot be written ({reason}); choose another folder") from error
 
 
 def sync(path: Path) -> None:
-    """Have the system write a file, or the names in a folder, to the disk.
+    """Flush a file, or the names in a folder, to the disk (fsync).
 
-    Raises `OSError` when that fails, except where the file system cannot do it at all.
+    Raises `OSError` when this fails, but not when the file system does not support it.
     """
     is_folder = path.is_dir()
     descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
@@ -73,8 +73,8 @@ def sync(path: Path) -> None:
 def locked_folder(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder, made if missing, so that no other process works in it.
 
-    The lock ends with its process, also when that is killed. The partial files that a killed
-    process left in the folder are removed. On a file system without locks a warning is printed
+    The lock ends with the process, also after a kill. Partial files that a killed process left in
+    the folder are removed. On a file system without locks a warning is printed
     and the lock is not taken.
 
     Raises `FolderInUseError` when another process holds the lock, `InputError` when the folder
@@ -88,7 +88,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
             lock.acquire()
     except Timeout:
         raise FolderInUseError(
-            f"{folder}: another process is working in it; let it finish, or choose another folder"
+            f"{folder}: another process is working in it; wait for it, or choose another folder"
         ) from None
     except OSError as error:
         raise InputError(
@@ -109,13 +109,13 @@ def locked_folder(folder: Path) -> Iterator[None]:
 def has_locks(folder: Path) -> bool:
     """Return whether the file system of a folder has locks.
 
-    FileLock would wait for ever on ENOLCK, or leave a file that locks after a kill on ENOSYS.
+    FileLock would wait forever on ENOLCK; on ENOSYS it uses a file that a kill does not remove.
     """
-    # A file of its own: a lock on the real one would keep out another process that starts.
+    # A separate file: a lock on the real one would block another process that starts.
     probe = folder / f"{PARTIAL}{uuid4().hex[:8]}{LOCK_NAME}"
     descriptor = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        # NFS without a lock server fails only here: releasing a lock never asks the server.
+        # Not LOCK_UN: NFS without a lock server fails only when a lock is taken.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in NO_LOCKS:
@@ -148,14 +148,14 @@ def remove(path: Path) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise `InputError` when a folder cannot be written to, or made; makes nothing itself."""
+    """Raise `InputError` when a folder cannot be written to or created; creates nothing."""
     existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
         raise InputError(f"{folder}: cannot be written to; choose another folder")
 
 
 def check_regular(path: Path) -> None:
-    """Raise `InputError` for anything but a regular file; reading a pipe or a device may never end.
+    """Raise `InputError` unless `path` is a regular file; reading a pipe or device may never end.
 
     Raises `OSError` when there is nothing at `path`.
     """

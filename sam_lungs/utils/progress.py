@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar on a terminal, a line once a minute anywhere else."""
+"""Progress on standard error: a bar on a terminal, otherwise a line once a minute."""
 
 import sys
 import time
@@ -16,7 +16,7 @@ class Progress:
     """
 
     def __init__(self, name: str, total: int, done: int = 0, unit: str = "slice") -> None:
-        """done: steps that an earlier run has completed. unit: singular name of a step."""
+        """done: steps that an earlier run completed. unit: name of one step, singular."""
         self._name, self._total, self._unit = name, total, unit
         self._done = self._done_before = done
         self._remark = ""

@@ -76,7 +76,7 @@ def versions_of(packages: Sequence[str]) -> dict[str, str]:
     """Return the installed versions of packages; a package that is not installed is left out."""
     found = {}
     for package in packages:
-        # Another build of a package, such as opencv-python, has another name.
+        # A package may be installed under another name, such as opencv-python.
         with suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found
@@ -85,9 +85,9 @@ def versions_of(packages: Sequence[str]) -> dict[str, str]:
 def device_name(device: "torch.device") -> str:
     """Return a GPU's product name, or the kind of another device.
 
-    For a CPU this includes its vector instructions, which decide the last digits of PyTorch.
+    For a CPU it includes the vector instructions, because PyTorch's last digits depend on them.
     """
-    import torch  # takes seconds, and only this function needs it
+    import torch  # imported here, because it takes seconds and only this function needs it
 
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

@@ -149,9 +149,9 @@ def read(path: Path, orientation: str = "paper") -> Volume | None:
             return read_nifti(path, orientation)
         return read_volume(path)
     except InputError as error:
-        said = str(error)
-    assert said.startswith(str(path))
-    assert len(said.splitlines()) == 1
+        message = str(error)
+    assert message.startswith(str(path))
+    assert len(message.splitlines()) == 1
     return None
 
 

@@ -190,7 +190,7 @@ def test_a_different_archive_is_refused_and_left_alone(zenodo, folder, content):
 
 def test_a_download_of_a_different_archive_is_deleted(zenodo, folder):
     zenodo.files[f"{IMAGES}.zip"] = zip_of(kind="other")
-    assert "is not what was published" in error_of(fetch, folder, zenodo.url)
+    assert "is not the published one" in error_of(fetch, folder, zenodo.url)
     assert files_in(folder) == {}
 
 
@@ -253,7 +253,7 @@ def test_the_command_checks_the_files_of_a_mirror(run_command, zenodo, folder):
     ended = run_command("--mirror", zenodo.url)
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
-    assert f"{zenodo.url}/{IMAGES}.zip: the downloaded file is not what was published" in line
+    assert f"{zenodo.url}/{IMAGES}.zip: the downloaded file is not the published one" in line
     assert files_in(folder) == {}
 
 
@@ -261,7 +261,7 @@ def test_the_command_prints_the_folder(zenodo, folder, monkeypatch, capsys):
     monkeypatch.setattr(fetch, "__defaults__", (folder, None))
     monkeypatch.setattr(sys, "argv", ["dataset", "--mirror", zenodo.url])
     dataset.main()
-    said = capsys.readouterr()
-    assert said.out == f"{dataset.DATASET_FOLDER} holds the 20 volumes and their lung masks\n"
-    assert said.err.splitlines() == [f"{name}: 20 of 20 volumes, 0 s left" for name in ARCHIVES]
+    streams = capsys.readouterr()
+    assert streams.out == f"{dataset.DATASET_FOLDER} holds the 20 volumes and their lung masks\n"
+    assert streams.err.splitlines() == [f"{name}: 20 of 20 volumes, 0 s left" for name in ARCHIVES]
     assert_complete(folder)

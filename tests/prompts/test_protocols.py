@@ -15,6 +15,6 @@ def test_xy_of_prompts_without_points_or_box():
     assert Prompts(np.array([[1, 2]]), np.array([1]), None).box_xyxy is None
 
 
-def test_the_defaults_are_the_paper_and_no_protocol_has_two_names():
+def test_the_default_is_the_paper_and_all_protocols_differ():
     assert PROTOCOLS["paper"] == PromptProtocol()
     assert len(set(PROTOCOLS.values())) == len(PROTOCOLS)

@@ -139,7 +139,10 @@ def drawing(*rows: str) -> np.ndarray:
         (drawing("1", "1"), (1, 0)),
         (drawing("111", "1..", "1.."), (1, 0)),  # runs that tie: along the column
         (drawing("11111", ".1...", ".1...", ".1..."), (0, 2)),  # the row's run is longer
-        (drawing("11111", ".1...", ".1...", ".1...", ".1..."), (2, 1)),  # now the column's is
+        (
+            drawing("11111", ".1...", ".1...", ".1...", ".1..."),
+            (2, 1),
+        ),  # now the column's run is longer
         (
             drawing("1..1", "1..1", "1111"),
             (1, 0),

@@ -1,4 +1,4 @@
-"""Every script and module that is run starts in a Python that has nothing imported."""
+"""Every script and runnable module starts in a new Python process."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def test_help_is_printed(program, tmp_path):
     assert done.stderr == ""
 
 
-def test_neither_help_nor_a_mistake_waits_for_pytorch(tmp_path):
+def test_help_does_not_import_torch(tmp_path):
     look = "import sys; sys.argv = sys.argv[1:]; import runpy\n"
     look += "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
     look += "except SystemExit: print('torch' in sys.modules)"

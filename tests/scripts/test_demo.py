@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-# Results of the checkpoint in the repository; other processors may differ in the last digits.
+# Results of the repository's checkpoint; other processors may differ in the last digits.
 LUNG_SLICES = [6, 5]
 DICE = [0.9377, 0.9687]
 

@@ -110,11 +110,11 @@ def cut_array(nifti, output):
     os.truncate(output, 200)
 
 
-def lose_array(nifti, output):
+def remove_array(nifti, output):
     output.unlink()
 
 
-def lose_json(nifti, output):
+def remove_json(nifti, output):
     output.with_name(f"{output.name}.json").unlink()
 
 
@@ -128,7 +128,7 @@ def turn(nifti, output):
 
 
 @pytest.mark.parametrize(
-    "change", [damage_array, damage_json, cut_array, lose_array, lose_json, change_source, turn]
+    "change", [damage_array, damage_json, cut_array, remove_array, remove_json, change_source, turn]
 )
 def test_a_damaged_or_outdated_array_is_converted_again(run, nifti, tmp_path, change):
     output = tmp_path / "image.npy"
@@ -151,8 +151,8 @@ def test_several_volumes_are_converted_in_order_and_a_broken_one_is_reported(run
     for option in ("--dry_run", "--orientation=paper"):
         done = run(*arguments, option)
         assert_refused(done, str(broken))
-        said = [line.partition(":")[0].split()[-1] for line in done.stdout.splitlines()]
-        assert said == [str(outputs[0]), str(outputs[2])]
+        outputs_named = [line.partition(":")[0].split()[-1] for line in done.stdout.splitlines()]
+        assert outputs_named == [str(outputs[0]), str(outputs[2])]
         assert outputs[0].exists() == outputs[2].exists() == (option != "--dry_run")
     np.testing.assert_array_equal(read_volume(outputs[0]).array, IMAGE)
     np.testing.assert_array_equal(read_volume(outputs[2]).array, IMAGE + 1)

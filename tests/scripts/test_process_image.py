@@ -81,7 +81,7 @@ def test_a_volume_between_two_broken_ones(run, volumes, vit_b, reference_row, tm
     row = pd.read_csv(results / "raw_data.csv").iloc[1]
     assert row.tolist() == pytest.approx([1, *reference_row], rel=1e-5)
     run_record = json.loads((results / "run.json").read_text())
-    assert run_record["options"]["checkpoint"] == str(vit_b)
+    assert run_record["other_options"]["checkpoint"] == str(vit_b)
     assert (results / "debug" / "slice_1_prediction.png").stat().st_size > 10_000
     assert (results / "debug" / "slice_1_prompt.yml").exists()
 
@@ -211,10 +211,10 @@ def test_bad_options_are_one_line_and_write_nothing(run, volumes, tmp_path):
     assert_refused(run(SCRIPT, *pair, "--window", "wide"), "--window wide")
     assert_refused(run(SCRIPT, *pair, "--batch_size", 0), "--batch_size 0")
     assert_refused(run(SCRIPT, *pair, "--batch_size", "all"), "--batch_size all")
-    assert_refused(run(SCRIPT, *pair, "--metrics", "dice,hd59"), "no metric 'hd59'")
+    assert_refused(run(SCRIPT, *pair, "--metrics", "dice,hd59"), "unknown metric 'hd59'")
     assert_refused(run(SCRIPT, *pair, "--tolerance_mm", -1), "--tolerance_mm -1")
     assert_refused(run(SCRIPT, *pair, "--tolerance_mm", "near"), "--tolerance_mm near")
-    assert_refused(run(SCRIPT, *pair, "--prompts", "paper,none"), "no protocol 'none'")
+    assert_refused(run(SCRIPT, *pair, "--prompts", "paper,none"), "unknown protocol 'none'")
     assert_refused(run(SCRIPT, *pair, "--prompts", "paper", "--no_box"), "--prompts")
     assert_refused(run(SCRIPT, *pair, "--windw", "lung"), "did you mean --window?")
     assert_refused(run(SCRIPT, *pair, "--slice", 1, "--save_masks"), "--save_masks")

@@ -1,6 +1,6 @@
-"""The shell scripts, run in a copy of the project's tree.
+"""The shell scripts, run in a copy of the project.
 
-The project's Python and conda are replaced by stand-ins that record how they were called.
+Python and conda are replaced by small programs that record their arguments.
 """
 
 import os
@@ -82,13 +82,13 @@ class Tree:
         )
 
     def start(self, script, *arguments, **environment):
-        """Start a script and return it once its Python has printed "started"."""
+        """Start a script, and return the process when its Python has printed "started"."""
         running = subprocess.Popen(
             [self.root / script, *arguments],
             env={**self.environment, **environment},
             stdout=subprocess.PIPE,
             text=True,
-            # Ignored where a shell started the tests in the background.
+            # A shell that starts the tests in the background ignores SIGINT.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         assert any(line == "started\n" for line in running.stdout)
@@ -202,7 +202,7 @@ esac
 
 
 def test_python_is_found_in_order(tree, tmp_path):
-    """Each way to have a Python takes precedence over those added before it."""
+    """Each Python that is added takes precedence over the earlier ones."""
     script = "scripts/download_model_checkpoints.sh"
     assert_one_error(tree.run(script, cwd=tmp_path), "scripts/setup.sh")
 
@@ -211,7 +211,7 @@ def test_python_is_found_in_order(tree, tmp_path):
     module = ["-m", CHECKPOINTS]
     assert tree.calls == [[str(venv.relative_to(tree.bin)), str(tree.root), *module, "vit_b"]]
 
-    # Another environment of conda, and one that has no Python.
+    # Another conda environment, and an environment `sam` without Python.
     folder = tmp_path / "conda envs/sam"
     for name in ("samuel", "sam"):
         tree.executable("conda", conda_lists(name, folder))
@@ -253,7 +253,7 @@ def test_scripts_run_from_any_folder(tree, cwd, script):
     assert call[-2:] == ["-k", "a b"]
 
 
-def test_download_checkpoints_is_another_name(tree):
+def test_download_checkpoints_runs_download_model_checkpoints(tree):
     python = tree.recorder("my python")
     succeeded(tree.run("scripts/download_checkpoints.sh", "vit_b", PYTHON=str(python)))
     assert tree.calls == [
@@ -281,9 +281,9 @@ def test_setup_creates_a_venv_once_and_updates_it_when_requirements_change(tree)
     assert "up to date" in succeeded(tree.run("scripts/setup.sh")).stdout
 
 
-@pytest.mark.parametrize("lacks", ["pip", "version_info"])
-def test_setup_replaces_a_broken_or_old_venv(tree, lacks):
-    tree.executable("../a project/.venv/bin/python", f"[[ $* != *{lacks}* ]]")
+@pytest.mark.parametrize("missing", ["pip", "version_info"])
+def test_setup_replaces_a_broken_or_old_venv(tree, missing):
+    tree.executable("../a project/.venv/bin/python", f"[[ $* != *{missing}* ]]")
     tree.recorder("python3")
     tree.run("scripts/setup.sh")
     assert tree.calls[-1][2:] == ["-m", "venv", "--clear", ".venv"]
@@ -309,7 +309,7 @@ esac
 
 @pytest.fixture
 def conda(tree, tmp_path):
-    """A stand-in for conda, whose environment `sam` has a recording Python."""
+    """A replacement for conda, with a recording Python in its environment `sam`."""
     envs = tmp_path / "my envs"
     envs.mkdir()
     tree.environment["ENVS"] = str(envs)
@@ -343,7 +343,7 @@ def test_setup_creates_and_updates_the_conda_environment(tree, conda):
     assert not (tree.root / ".venv").exists()
 
 
-def test_setup_says_how_to_replace_a_conda_environment_that_cannot_be_updated(tree, conda):
+def test_setup_explains_how_to_replace_a_conda_environment(tree, conda):
     (Path(tree.environment["ENVS"]) / "sam").mkdir()
     tree.executable("conda", CONDA.replace("mkdir -p", "exit 1 #"))
     assert_one_error(tree.run("scripts/setup.sh"), "conda env remove --name sam")
@@ -358,7 +358,7 @@ def test_setup_cpu_adds_the_index_of_pytorchs_cpu_builds(tree, conda):
     assert f"http://mine {index}" in tree.calls_log.read_text()
 
 
-def test_setup_says_what_is_missing(tree):
+def test_setup_names_the_missing_program(tree):
     for name in ("python3.11", "python3.12", "python3.13"):
         tree.executable(name, "exit 1")
     tree.executable("python3", "[[ $2 != *version_info* ]]")
@@ -412,7 +412,7 @@ def test_ci_fails_on_style_before_the_tests(tree):
     assert tree.calls == []
 
 
-def test_ci_offers_the_real_data_beside_the_checkout(tree):
+def test_ci_uses_the_real_data_beside_the_checkout(tree):
     python = tree.executable("my python", "")
     print_it = "echo ${SAM_LUNGS_REAL_DATA-unset}; echo 1 passed in 0.1s"
     tree.executable("../a project/scripts/test.sh", print_it)
@@ -486,7 +486,7 @@ def test_nifti_to_numpy_replaces_broken_and_differently_oriented_arrays(tree):
     assert is_converted(masks, arrays[1], "radiological")
 
 
-def test_nifti_to_numpy_names_the_script_that_downloads_the_dataset(tree):
+def test_nifti_to_numpy_names_the_download_script_if_the_dataset_is_missing(tree):
     run = tree.run("scripts/nifti_to_numpy.sh", PYTHON=sys.executable)
     assert_one_error(run, "scripts/download_dataset.sh")
     make_dataset(tree)

@@ -91,7 +91,7 @@ def test_fetch_downloads_once_and_resumes(server, folder):
 
 def test_wrong_content_is_not_kept(server, folder):
     server.files[FILE_NAME] = bytes(len(CONTENT))
-    assert "is not what was published" in error_of(fetch, "vit_b", folder, server.url)
+    assert "is not the published one" in error_of(fetch, "vit_b", folder, server.url)
     assert files_in(folder) == {}
 
 
@@ -148,7 +148,7 @@ def test_the_command_downloads_from_a_mirror(server, run_command):
     ended = run_command("--mirror", server.url, "vit_b")
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
-    assert f"{server.url}/{FILE_NAME}: is a file of 300,000 bytes there instead of 375,0" in line
+    assert f"{server.url}/{FILE_NAME}: the server offers 300,000 bytes instead of 375,0" in line
     assert server.ranges == [None]
 
 

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import place
+from conftest import randomize_positions
 from segment_anything.modeling import ImageEncoderViT
 
 from sam_lungs.segmenters import sam_encoder as encoder
@@ -32,7 +32,7 @@ def build(size: str, side: int = 272, window: int = 14) -> ImageEncoderViT:
             window_size=window,
             global_attn_indexes=(1,),
         )
-    place(vit)
+    randomize_positions(vit)
     return vit.eval().requires_grad_(False)
 
 

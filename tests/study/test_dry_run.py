@@ -40,19 +40,19 @@ def test_the_table_describes_every_volume(pairs, weights, tmp_path, capsys):
     save_nifti(pairs[1][1], MASKS, np.diag([1.0, 1, 1, 1]))
     before = sorted(tmp_path.rglob("*"))
     assert check_study(options(pairs, weights, debug=True)) == 0
-    said, err = capsys.readouterr()
-    header = " ".join(said.splitlines()[0].split())
+    out, err = capsys.readouterr()
+    header = " ".join(out.splitlines()[0].split())
     assert header == "image size slices voxels window labels affines with lung to do faults"
     for line, name, affines in zip(
-        said.splitlines()[1:3], ("image_a", "image_b"), ("agree", "differ"), strict=True
+        out.splitlines()[1:3], ("image_a", "image_b"), ("agree", "differ"), strict=True
     ):
         assert line.split() == [
             *(name, "40", "x", "56", "3", "int16", "-1000", "to", "40", "-650,1500", "HU"),
             *("1,", "2", affines, "2", "2", "none"),
         ]
-    assert "4 slices of 2 volumes to segment with vit_l: about 0:00:0" in said
-    assert " s each, " in said
-    assert said.endswith(" MB\n")
+    assert "4 slices of 2 volumes to segment with vit_l: about 0:00:0" in out
+    assert " s each, " in out
+    assert out.endswith(" MB\n")
     assert err == ""
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -65,14 +65,14 @@ def test_every_fault_is_listed(pairs, weights, tmp_path, capsys):
     (tmp_path / "results").touch()
     with pytest.raises(InputError, match=r"^3 of 3 volumes have faults; see the table$"):
         check_study(options(([*images, missing], [*masks, masks[1]]), weights))
-    said = capsys.readouterr().out
-    first, second, third = said.splitlines()[1:4]
+    out = capsys.readouterr().out
+    first, second, third = out.splitlines()[1:4]
     assert "may or may not be Hounsfield units" in first
     assert "masks must hold integral labels" in first
     assert "cannot be written to" in first
     assert "image_missing.nii.gz: no such file" in third
     assert second.count("cannot be written to") == 1
-    assert "slices of" not in said
+    assert "slices of" not in out
 
 
 def test_finished_slices_are_not_counted(pairs, weights, capsys):
@@ -80,12 +80,12 @@ def test_finished_slices_are_not_counted(pairs, weights, capsys):
     run_study(options((images[:1], masks[:1]), weights))
     capsys.readouterr()
     assert check_study(options(pairs, weights)) == 0
-    said, _ = capsys.readouterr()
-    assert [line.split()[-2] for line in said.splitlines()[1:3]] == ["0", "2"]
-    assert "2 slices of 1 volumes" in said
+    out, _ = capsys.readouterr()
+    assert [line.split()[-2] for line in out.splitlines()[1:3]] == ["0", "2"]
+    assert "2 slices of 1 volumes" in out
     assert check_study(options(pairs, weights, overwrite=True)) == 0
     assert "4 slices of 2 volumes" in capsys.readouterr().out
-    # Another run's results are in the way.
+    # The results folder holds another run.
     with pytest.raises(InputError, match="1 of 2 volumes have faults"):
         check_study(options(pairs, weights, window="none"))
     assert "holds another run (--window auto there, none now)" in capsys.readouterr().out
@@ -107,8 +107,8 @@ def test_single_slices_and_several_protocols_are_counted(pairs, weights, capsys)
 def test_missing_weights_are_named(pairs, weights, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(checkpoints, "CHECKPOINTS_FOLDER", tmp_path / "none")
     assert check_study(options(pairs, weights, checkpoint=None)) == 0
-    said = capsys.readouterr().out
-    assert f"{tmp_path / 'none' / 'sam_vit_l_0b3195.pth'} is missing" in said
+    out = capsys.readouterr().out
+    assert f"{tmp_path / 'none' / 'sam_vit_l_0b3195.pth'} is missing" in out
     with pytest.raises(InputError, match=r"none\.pth"):
         check_study(options(pairs, weights, checkpoint=tmp_path / "none.pth"))
 

@@ -1,7 +1,8 @@
-"""The tables of a tiny study, pinned: they may change only together with NUMBERS_VERSION.
+"""The tables of a tiny study: they may change only together with NUMBERS_VERSION.
 
-To accept new numbers, raise NUMBERS_VERSION in sam_lungs/study/run_record.py and replace GOLDEN by
-what the failed test prints. Values are rounded, because processors differ in the last digits.
+To accept new numbers, increase NUMBERS_VERSION in sam_lungs/study/run_record.py and replace GOLDEN
+by the value that the failed test prints. Values are rounded, because processors differ in the last
+digits.
 """
 
 import pytest

@@ -19,7 +19,7 @@ def test_values_by_hand():
     assert dice(predicted, reference) == 4 / 6
 
 
-def test_two_empty_masks_have_no_value_and_one_has_zero():
+def test_metrics_are_nan_for_two_empty_masks_and_zero_for_one():
     empty, full = np.zeros((2, 3), dtype=bool), np.ones((2, 3), dtype=bool)
     assert math.isnan(jaccard(empty, empty))
     assert math.isnan(dice(empty, empty))
@@ -28,7 +28,7 @@ def test_two_empty_masks_have_no_value_and_one_has_zero():
 
 
 @given(MASK_PAIRS)
-def test_both_are_symmetric_fractions_that_determine_each_other(masks):
+def test_jaccard_and_dice_are_symmetric_and_follow_from_each_other(masks):
     predicted, reference = masks
     if not (predicted | reference).any():
         return
@@ -52,13 +52,13 @@ def test_surfaces_by_hand():
     assert rows.nsd == 0
 
 
-def test_half_of_an_outline_may_agree():
+def test_surfaces_that_agree_in_part():
     reference = np.zeros((40, 40), dtype=bool)
     reference[10:30, 10:30] = True
     predicted = reference.copy()
     predicted[10:30, 30:36] = True  # moves one side of four by 6 pixels
     agreement = surface_agreement(predicted, reference, (1.0, 1.0), tolerance_mm=0.9)
-    # Of 80 and 92 mm of outline 60 and 60 agree, and a corner's worth more.
+    # The outlines are 80 and 92 mm long; of each, 60 mm agree, and a little more at the corners.
     assert agreement.nsd == pytest.approx(120 / 172, abs=0.03)
     assert agreement.hd95_mm == pytest.approx(6)
 
@@ -83,7 +83,7 @@ def test_surfaces_are_symmetric_and_scale_with_the_spacing(masks, row_mm, column
     assert 0 <= one.hd95_mm <= math.hypot(*np.multiply(predicted.shape, (row_mm, column_mm)))
     other = surface_agreement(reference, predicted, (row_mm, column_mm), tolerance_mm)
     assert other == pytest.approx(one)
-    # By a power of two, which rounds nothing.
+    # A factor of 2 is exact in floating point.
     double = surface_agreement(predicted, reference, (2 * row_mm, 2 * column_mm), 2 * tolerance_mm)
     assert double.nsd == pytest.approx(one.nsd)
     assert double.hd95_mm == pytest.approx(2 * one.hd95_mm)

@@ -11,7 +11,7 @@ from sam_lungs.utils.errors import InputError
 PAIR = [Path("image.npy")], [Path("masks.npy")]
 
 
-def test_the_defaults_are_the_papers():
+def test_the_defaults_are_those_of_the_paper():
     options = Options(*PAIR)
     assert options.protocols == {"": PROTOCOLS["paper"]}
     assert (options.model, options.precision, options.window) == ("vit_l", "float32", "auto")
@@ -32,14 +32,17 @@ def test_prompt_options_make_a_protocol():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"prompts": ("paper",), "box": False}, "--prompts names whole protocols"),
-        ({"prompts": ("paper",), "points": "contours"}, "--prompts names whole protocols"),
-        ({"negative": "none", "negative_offset": 45}, "--negative_offset moves a point"),
-        ({"embeddings_precision": "float16"}, "--embeddings_precision needs --embeddings_folder"),
-        ({"tolerance_mm": 2.0}, "--tolerance_mm is for nsd"),
-        ({"slice": 1, "save_masks": True}, "--save_masks is for whole volumes"),
-        ({"slice": 1, "overwrite": True}, "--overwrite is for whole volumes"),
-        ({"slice": 1, "metrics": ("volume_dice",)}, "volume_dice is for whole volumes"),
+        ({"prompts": ("paper",), "box": False}, "--prompts replaces the other"),
+        ({"prompts": ("paper",), "points": "contours"}, "--prompts replaces the other"),
+        (
+            {"negative": "none", "negative_offset": 45},
+            "--negative_offset has no effect with --negative none",
+        ),
+        ({"embeddings_precision": "float16"}, "--embeddings_precision has no effect; add --emb"),
+        ({"tolerance_mm": 2.0}, "--tolerance_mm has no effect; add --metrics nsd"),
+        ({"slice": 1, "save_masks": True}, "--save_masks has no effect with --slice"),
+        ({"slice": 1, "overwrite": True}, "--overwrite has no effect with --slice"),
+        ({"slice": 1, "metrics": ("volume_dice",)}, "volume_dice has no value with --slice"),
     ],
 )
 def test_options_without_effect_in_their_combination_are_refused(given, message):
@@ -47,7 +50,7 @@ def test_options_without_effect_in_their_combination_are_refused(given, message)
         Options(*PAIR, **given)
 
 
-def test_as_many_masks_as_images_are_needed():
+def test_each_image_needs_masks():
     with pytest.raises(InputError, match="1 images but 2 masks"):
         _ = Options(PAIR[0], PAIR[1] * 2).pairs
 

@@ -55,7 +55,7 @@ def grey_slice():
     return np.full((60, 80), 90, dtype=np.uint8), masks
 
 
-def test_everything_asked_for_is_drawn(tmp_path, grey_slice):
+def test_masks_points_and_box_are_drawn(tmp_path, grey_slice):
     picture = draw(tmp_path / "slice.png", *grey_slice)
     for colour in (GREEN_STAR, RED_STAR, ORANGE, (0, 255, 0)):
         centre_of(picture, colour)
@@ -72,7 +72,7 @@ def test_each_label_has_its_contour_and_the_box_frames_whole_pixels(tmp_path, gr
     height, width = lime.shape
     assert lime[: height // 2, : width // 2].any()
     assert lime[height // 2 :, width // 2 :].any()
-    # The box runs around both; its outer edge is half a pixel beyond their outermost pixels.
+    # The box is around both labels; its edges are half a pixel outside of their outer pixels.
     orange = np.argwhere((np.abs(picture - ORANGE) <= 40).all(axis=2))
     slice_pixel = width / 80
     green = np.argwhere(lime)
@@ -80,7 +80,7 @@ def test_each_label_has_its_contour_and_the_box_frames_whole_pixels(tmp_path, gr
     assert np.abs(orange.max(axis=0) - green.max(axis=0)).max() < 0.6 * slice_pixel
 
 
-def test_the_score_is_written_above_the_slice(tmp_path, grey_slice):
+def test_the_predicted_iou_is_above_the_slice(tmp_path, grey_slice):
     picture = draw(tmp_path / "slice.png", *grey_slice)
     first_row_of_slice = np.flatnonzero((picture == 90).all(axis=2).mean(axis=1) > 0.5)[0]
     above = picture[:first_row_of_slice]
@@ -88,7 +88,7 @@ def test_the_score_is_written_above_the_slice(tmp_path, grey_slice):
     assert (above[0] == 255).all()
 
 
-def test_what_was_not_prompted_is_not_drawn(tmp_path, grey_slice):
+def test_prompts_that_are_switched_off_are_not_drawn(tmp_path, grey_slice):
     protocol = PromptProtocol(negative="none", box=False)
     picture = draw(tmp_path / "slice.png", *grey_slice, protocol=protocol)
     for colour in (RED_STAR, ORANGE):
@@ -138,11 +138,11 @@ def test_the_picture_is_upright_from_every_orientation(tmp_path, third, flips, t
     assert (centre_of(picture, ORANGE) < 0.35).all()
 
 
-def test_pixels_have_their_true_proportions(tmp_path):
+def test_pixels_have_the_aspect_of_their_spacing(tmp_path):
     masks = np.zeros((50, 50), dtype=np.uint8)
     masks[20:30, 20:30] = 1
     image = np.full(masks.shape, 90, dtype=np.uint8)
-    # Twice as far from row to row as from column to column.
+    # One spacing is twice the other.
     geometry = geometry_of((50, 50, 1), "PLS", (0.5, 1, 3))
     np.testing.assert_allclose(sorted(geometry.spacing_mm[:2]), [0.5, 1])
     picture = draw(tmp_path / "slice.png", image, masks, geometry)

@@ -54,12 +54,12 @@ def assert_same(segmented, one_by_one) -> None:
 
 @pytest.mark.parametrize("devices", [1, 2, 3])
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 50, None])
-def test_neither_batches_nor_devices_change_a_result_or_the_order(one_by_one, batch_size, devices):
+def test_results_and_order_do_not_depend_on_batches_and_devices(one_by_one, batch_size, devices):
     pipeline = Pipeline(segmenters(devices), batch_size, keep_masks=True)
     assert_same(list(pipeline.run(read, range(1, SLICES))), one_by_one)
 
 
-def test_several_devices_work_at_once(monkeypatch):
+def test_several_devices_work_at_the_same_time(monkeypatch):
     together = threading.Barrier(3, timeout=20)
     encode = SamSegmenter.encode
 
@@ -76,7 +76,7 @@ def test_masks_are_kept_only_on_request():
         assert segmented.masks is None
 
 
-def test_several_protocols_give_what_each_gives_alone():
+def test_several_protocols_give_the_same_results_as_each_alone():
     together = Pipeline(segmenters(), 4, keep_masks=True).run(
         lambda index: read(index, PROTOCOLS.values()), range(1, SLICES)
     )
@@ -91,8 +91,8 @@ def test_several_protocols_give_what_each_gives_alone():
             np.testing.assert_array_equal(one.masks[0], many.masks[place])
 
 
-def fits(slices: int, monkeypatch) -> list[int]:
-    """Let the device have memory for so many slices; return how many it was given each time."""
+def limit_memory(slices: int, monkeypatch) -> list[int]:
+    """Limit the device's memory to a number of slices; return the sizes of all batches."""
     given = []
     encode = SamSegmenter.encode
 
@@ -106,8 +106,8 @@ def fits(slices: int, monkeypatch) -> list[int]:
     return given
 
 
-def test_a_batch_too_large_for_the_memory_is_halved_for_good(one_by_one, monkeypatch):
-    given = fits(2, monkeypatch)
+def test_a_batch_too_large_for_the_memory_is_halved_and_stays_small(one_by_one, monkeypatch):
+    given = limit_memory(2, monkeypatch)
     pipeline = Pipeline(segmenters(), 8, keep_masks=True)
     assert_same(list(pipeline.run(read, range(1, SLICES))), one_by_one)
     before = len(given)
@@ -116,7 +116,7 @@ def test_a_batch_too_large_for_the_memory_is_halved_for_good(one_by_one, monkeyp
 
 
 def test_too_little_memory_for_one_slice_is_an_input_error(monkeypatch):
-    fits(0, monkeypatch)
+    limit_memory(0, monkeypatch)
     with pytest.raises(InputError, match="too little memory"):
         list(Pipeline(segmenters(), 4).run(read, range(1, SLICES)))
 
@@ -150,12 +150,12 @@ def store_in(folder, stored_precision: str = "float32") -> EmbeddingStore:
 
 @pytest.fixture
 def encoded(monkeypatch) -> list[int]:
-    """How many slices each call of the encoder was given."""
-    return fits(100, monkeypatch)
+    """The number of slices in each call of the encoder."""
+    return limit_memory(100, monkeypatch)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_kept_embeddings_replace_the_encoder_and_change_nothing(tmp_path, encoded, dtype):
+def test_saved_embeddings_give_the_same_results_without_the_encoder(tmp_path, encoded, dtype):
     store = store_in(tmp_path, dtype)
     first = list(Pipeline(segmenters(), 4).run(read, range(1, SLICES), store))
     assert sum(encoded) == SLICES - 1

@@ -27,7 +27,7 @@ def rows(path) -> list[list[str]]:
     return list(csv.reader(path.read_text().splitlines()))
 
 
-def test_the_files_of_a_volume_by_hand(tmp_path):
+def test_the_tables_of_a_volume(tmp_path):
     write_volume_tables(tmp_path / "image", SLICES)
     assert (tmp_path / "image" / "raw_data.csv").read_bytes() == (
         b"slice,jaccard,dice,score,lung_pixels,predicted_pixels\n"
@@ -64,7 +64,7 @@ def test_requested_metrics_get_columns_and_rows(tmp_path):
     assert table.loc["volume_dice", ["min", "max", "std"]].isna().all()
 
 
-def test_empty_slices_are_read_back_and_removed_by_a_run_without_them(tmp_path):
+def test_empty_slices_are_read_back_and_a_later_run_removes_them(tmp_path):
     write_volume_tables(tmp_path, SLICES, empty_slices=[EmptySlice(0, 1, 7, 3.5)])
     table = read_empty_slices(tmp_path)
     assert table.to_dict("list") == {
@@ -85,7 +85,7 @@ def test_one_slice_has_no_standard_deviation(tmp_path):
     assert rows(tmp_path / "results.csv")[1] == ["jaccard", "0.5", "0.5", "0.5", "", "1"]
 
 
-def test_a_table_is_read_back_to_the_last_bit(tmp_path):
+def test_a_table_is_read_back_exactly(tmp_path):
     values = np.random.default_rng(0).random(200)
     slices = [SliceResult(i, v, v / 3, v / 7, 1, 2) for i, v in enumerate(values.tolist())]
     write_volume_tables(tmp_path, slices)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, chest, save_nifti
-from faults import FAULTS, Child, break_everywhere, contents, finish, is_nightly
+from faults import FAULTS, Child, contents, finish, inject_faults, is_nightly
 
 from sam_lungs.data.arrays import write_numpy
 from sam_lungs.data.nifti import read_nifti
@@ -48,7 +48,7 @@ _expected = {}
 
 @pytest.fixture
 def expected(folder):
-    """The results of an undisturbed run over both volumes."""
+    """The results of an uninterrupted run over both volumes."""
     if not _expected:
         finish(folder, SCRIPT, *pair("a", "b"), *RUN)
         _expected.update(results(folder))
@@ -58,7 +58,7 @@ def expected(folder):
 
 
 def results(folder: Path) -> dict[str, object]:
-    """The results of a run, without the command in `run.json`, which may name one volume or two."""
+    """The results of a run, without the command in `run.json`, which depends on the volumes."""
     found = contents(folder / "out")
     for name in found:
         if name.endswith("run.json"):
@@ -75,27 +75,27 @@ def recorded(folder: Path) -> int:
     """The number of slices in all logs."""
     lines = 0
     for path in folder.glob(f"out/*/{UNFINISHED_FOLDER}/{LOG_NAME}"):
-        with suppress(FileNotFoundError):  # it was just finished
+        with suppress(FileNotFoundError):  # the run has just finished
             lines += max(path.read_bytes().count(b"\n") - 1, 0)
     return lines
 
 
 def begin(lines: int, folder: Path, *arguments: object) -> Child:
-    """Start the script and wait until so much is recorded, or it is over."""
+    """Start the script; wait until this number of slices is recorded, or until it ends."""
     child = Child(folder, SCRIPT, *arguments)
-    while not child.is_over() and recorded(folder) < lines:
+    while not child.has_ended() and recorded(folder) < lines:
         time.sleep(0.002)
     return child
 
 
 def killed(lines: int, folder: Path, *arguments: object) -> None:
-    """Start the script and kill it when so much is recorded."""
+    """Start the script and kill it when this number of slices is recorded."""
     child = begin(lines, folder, *arguments)
     child.send(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
 
 
-def test_killed_many_times_a_run_ends_with_the_same_results(folder, expected):
+def test_a_run_that_is_killed_many_times_ends_with_the_same_results(folder, expected):
     rng = random.Random(0)
     for _ in range(100 if is_nightly() else 10):
         child = begin(recorded(folder) + rng.randint(0, SLICES), folder, *pair("a", "b"), *RUN)
@@ -119,14 +119,16 @@ def test_a_signal_ends_the_run_within_a_second_and_the_same_command_resumes(
     sent = time.monotonic()
     assert child.wait() == status
     assert time.monotonic() - sent < 1
-    assert child.said()[-1] == (
+    assert child.output_lines()[-1] == (
         "interrupted: finished work is kept; to resume, run the same command again, without"
         " --overwrite"
     )
     done = recorded(folder)
     assert 3 <= done < SLICES - 1
-    said = finish(folder, SCRIPT, *pair("a"), *RUN)
-    assert said[-1].startswith(f"image_a: {SLICES - 1} of {SLICES - 1} slices, 0 s left, mean Dice")
+    lines = finish(folder, SCRIPT, *pair("a"), *RUN)
+    assert lines[-1].startswith(
+        f"image_a: {SLICES - 1} of {SLICES - 1} slices, 0 s left, mean Dice"
+    )
     assert results(folder) == of("a", expected)
 
 
@@ -134,12 +136,12 @@ def test_two_processes_on_one_folder(folder, expected):
     first = begin(3, folder, *pair("a", "b"), *RUN)
     second = Child(folder, SCRIPT, *pair("a", "b"), *RUN)
     assert second.wait() == 1
-    refused, *_ = [line for line in second.said() if line.startswith("error: ")]
+    refused, *_ = [line for line in second.output_lines() if line.startswith("error: ")]
     assert ": another process is working in it" in refused
-    # The second processed the volume that the first had not begun.
+    # The second process has processed the other volume.
     assert first.wait() in (0, 1)
-    said = finish(folder, SCRIPT, *pair("a", "b"), *RUN)
-    assert said == ["image_a: finished before, skipped", "image_b: finished before, skipped"]
+    lines = finish(folder, SCRIPT, *pair("a", "b"), *RUN)
+    assert lines == ["image_a: finished before, skipped", "image_b: finished before, skipped"]
     assert results(folder) == expected
 
 
@@ -149,7 +151,7 @@ def test_two_processes_on_different_volumes_give_the_same_results(folder, expect
     assert results(folder) == expected
 
 
-def test_a_killed_process_holds_no_lock(folder, expected):
+def test_a_kill_releases_the_lock(folder, expected):
     killed(3, folder, *pair("a"), *RUN)
     finish(folder, SCRIPT, *pair("a"), *RUN)
     assert results(folder) == of("a", expected)
@@ -166,10 +168,10 @@ def assert_another_run(folder: Path, *changed: object, words: str) -> None:
     before = contents(folder / "out")
     child = Child(folder, SCRIPT, *pair("a"), *RUN, *changed)
     assert child.wait() == 1
-    (said,) = child.said()
-    assert said.startswith("error: ")
-    assert words in said
-    assert "add --overwrite to replace it, or choose another --output_folder" in said
+    (line,) = child.output_lines()
+    assert line.startswith("error: ")
+    assert words in line
+    assert "add --overwrite to replace it, or choose another --output_folder" in line
     assert contents(folder / "out") == before
 
 
@@ -188,7 +190,7 @@ def test_another_run_is_refused_and_the_difference_is_named(folder, is_finished)
         whole = path.read_bytes()
         array = np.load(path)
         array[0, 0, 1] += 1
-        # As a new conversion would.
+        # Convert it again, so that the sidecar fits.
         write_numpy(read_nifti(save_nifti(folder / "changed.nii", array)), path)
         assert_another_run(folder, words=f"({kind} ")
         path.with_name(f"{path.name}.json").unlink()
@@ -214,8 +216,8 @@ def test_a_killed_run_with_overwrite_keeps_the_old_results_and_resumes(folder, e
         path: content for path, content in results(folder).items() if UNFINISHED_FOLDER not in path
     }
     assert left == of("a", expected)
-    said = finish(folder, SCRIPT, *other)
-    assert said[-1].startswith("image_a: 23 of 23 slices")
+    lines = finish(folder, SCRIPT, *other)
+    assert lines[-1].startswith("image_a: 23 of 23 slices")
     again = results(folder)
     finish(folder, SCRIPT, *other, "--overwrite")
     assert results(folder) == again
@@ -224,8 +226,8 @@ def test_a_killed_run_with_overwrite_keeps_the_old_results_and_resumes(folder, e
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_at_any_write_loses_nothing(tmp_path, fault):
-    """A third of the writes, others for each fault; all of them, and more files, nightly."""
+def test_after_a_fault_at_any_write_the_same_command_resumes(tmp_path, fault):
+    """A different third of the writes for each fault; nightly every write and two protocols."""
     for kind, array in zip(("image", "masks"), chest(slices=4), strict=True):
         save_nifti(tmp_path / f"{kind}_a.nii.gz", array)
     command = [
@@ -233,23 +235,23 @@ def test_a_fault_at_any_write_loses_nothing(tmp_path, fault):
         *("--empty_slices", "nearest"),
         *(("--prompts", "paper,no_box") if is_nightly() else ()),
     ]
-    tried = break_everywhere(tmp_path, "out", fault, *command)
+    tried = inject_faults(tmp_path, "out", fault, *command)
     assert tried >= (60 if is_nightly() else 10)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of the address space are Linux's")
-def test_with_too_little_memory_there_is_one_line_or_the_right_result(folder, expected):
-    """From too little to load PyTorch to enough."""
-    said = []
+def test_with_little_memory_there_is_a_one_line_error_or_the_right_result(folder, expected):
+    """The limits range from too little to load PyTorch to enough."""
+    errors = []
     for megabytes in range(1000, 8000, 500 if is_nightly() else 3000):
         limited = f"ulimit -v {megabytes}000; exec {sys.executable} {ROOT / SCRIPT} " + " ".join(
             [*pair("a"), *RUN]
         )
         done = subprocess.run(["bash", "-c", limited], cwd=folder, capture_output=True, text=True)
-        said.append(done.stderr)
+        errors.append(done.stderr)
         assert "Traceback" not in done.stderr
         if done.returncode == 0:
             assert results(folder) == of("a", expected)
             shutil.rmtree(folder / "out")
-    assert said[0].startswith("error: too little memory")
+    assert errors[0].startswith("error: too little memory")
     assert done.returncode == 0

@@ -80,7 +80,7 @@ def record(tmp_path, name: str = "image_a") -> RunRecord:
     return RunRecord.read(tmp_path / "results" / name)
 
 
-def test_a_volume_gives_a_row_per_slice_that_can_be_made_again_by_hand(pair, weights, tmp_path):
+def test_raw_data_has_a_row_per_slice_with_the_metrics_of_its_prediction(pair, weights, tmp_path):
     assert study(pair, weights) == 0
     table = read_raw_data(tmp_path / "results" / "image_a" / "raw_data.csv")
     assert table["slice"].tolist() == [0, 1, 2]
@@ -88,22 +88,20 @@ def test_a_volume_gives_a_row_per_slice_that_can_be_made_again_by_hand(pair, wei
     segmenter = SamSegmenter(tiny_sam(), torch.device("cpu"))
     for index in (1, 2):
         rgb = slice_to_rgb(IMAGE[:, :, index], LUNG_WINDOW)
-        true = MASKS[:, :, index]
-        prediction = segment(segmenter, rgb, make_prompts(true, PromptProtocol()))
+        reference = MASKS[:, :, index]
+        prediction = segment(segmenter, rgb, make_prompts(reference, PromptProtocol()))
         row = table.loc[index].to_dict()
         assert row.pop("score") == pytest.approx(prediction.predicted_iou, abs=1e-6)
         assert row == {
             "slice": index,
-            "jaccard": jaccard(prediction.mask, true > 0),
-            "dice": dice(prediction.mask, true > 0),
-            "lung_pixels": np.count_nonzero(true),
+            "jaccard": jaccard(prediction.mask, reference > 0),
+            "dice": dice(prediction.mask, reference > 0),
+            "lung_pixels": np.count_nonzero(reference),
             "predicted_pixels": np.count_nonzero(prediction.mask),
         }
 
 
-def test_what_run_json_names_is_what_was_read_not_what_came_later(
-    pair, weights, monkeypatch, tmp_path
-):
+def test_run_json_has_the_hash_of_the_file_that_was_read(pair, weights, monkeypatch, tmp_path):
     before = sha256_of(pair[0][0])
     decode = SamSegmenter.decode
 
@@ -117,14 +115,16 @@ def test_what_run_json_names_is_what_was_read_not_what_came_later(
     assert run.image["sha256"] == before != sha256_of(pair[0][0])
 
 
-def test_a_package_under_another_name_does_not_lose_a_volume(pair, weights, monkeypatch, tmp_path):
+def test_a_package_that_is_not_installed_is_left_out_of_run_json(
+    pair, weights, monkeypatch, tmp_path
+):
     monkeypatch.setattr(provenance, "PACKAGES", (*provenance.PACKAGES, "no-such-package"))
     assert study(pair, weights) == 0
     run = record(tmp_path)
     assert "no-such-package" not in run.environment["packages"]
 
 
-def test_run_json_says_how_to_repeat_the_run(pair, weights, tmp_path):
+def test_run_json_records_how_the_results_were_made(pair, weights, tmp_path):
     study(pair, weights, window="-600,1600", box=False)
     run = record(tmp_path)
     assert run.other_options["model"] == "vit_l"
@@ -155,7 +155,7 @@ def test_a_second_run_gives_the_same_bytes(pair, weights, tmp_path):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 50])
 @pytest.mark.parametrize("devices", [1, 3])
-def test_neither_batches_nor_devices_change_a_byte(
+def test_tables_do_not_depend_on_batches_and_devices(
     pair, weights, tmp_path, monkeypatch, batch_size, devices
 ):
     tables = []
@@ -168,7 +168,7 @@ def test_neither_batches_nor_devices_change_a_byte(
             "choose_devices",
             lambda _, asked=asked: [torch.device("cpu")] * (devices if asked else 1),
         )
-        options = {"batch_size": asked, "empty_slices": "nearest", "prompts": tuple(SWEEP)}
+        options = {"batch_size": asked, "empty_slices": "nearest", "prompts": tuple(SEVERAL)}
         study(pair, weights, output_folder=tmp_path / name, **options)
         tables.append(
             {
@@ -176,7 +176,7 @@ def test_neither_batches_nor_devices_change_a_byte(
                 for path in (tmp_path / name).rglob("*.csv")
             }
         )
-    assert len(tables[0]) == 3 * len(SWEEP)
+    assert len(tables[0]) == 3 * len(SEVERAL)
     assert tables[0] == tables[1]
 
 
@@ -192,9 +192,9 @@ def test_neither_batches_nor_devices_change_a_byte(
     ],
     ids=str,
 )
-def test_every_option_changes_what_sam_answers(pair, weights, tmp_path, change):
+def test_every_option_changes_the_predictions(pair, weights, tmp_path, change):
     masks = np.where(MASKS > 0, MASKS, 0)
-    masks[14:26, 14:30, 1:] = 1  # concave, so that its centroid is not where the point slides
+    masks[14:26, 14:30, 1:] = 1  # concave, so that the point moves away from the centroid
     masks[16:24, 18:26, 1:] = 0
     save_nifti(pair[1][0], masks)
     study(pair, weights, output_folder=tmp_path / "default")
@@ -214,36 +214,36 @@ def test_contours_prompt_every_region(pair, weights, tmp_path):
     assert [point["label"] for point in prompt["points"]] == [1, 1, 1, 0]
 
 
-SWEEP = {name: PROTOCOLS[name] for name in ("paper", "no_box", "contours_points")}
+SEVERAL = {name: PROTOCOLS[name] for name in ("paper", "no_box", "contours_points")}
 
 
-def test_a_protocol_in_a_sweep_equals_that_protocol_alone(pair, weights, tmp_path):
-    assert study(pair, weights, prompts=tuple(SWEEP), output_folder=tmp_path / "sweep") == 0
-    assert sorted(path.name for path in (tmp_path / "sweep").iterdir()) == sorted(SWEEP)
-    for name, protocol in SWEEP.items():
+def test_a_protocol_gives_the_same_tables_alone_and_with_others(pair, weights, tmp_path):
+    assert study(pair, weights, prompts=tuple(SEVERAL), output_folder=tmp_path / "several") == 0
+    assert sorted(path.name for path in (tmp_path / "several").iterdir()) == sorted(SEVERAL)
+    for name, protocol in SEVERAL.items():
         options = {key: value for key, value in asdict(protocol).items() if "offset" not in key}
         study(pair, weights, output_folder=tmp_path / name, **options)
-        swept, alone = (
-            folder / "image_a" for folder in (tmp_path / "sweep" / name, tmp_path / name)
+        together, alone = (
+            folder / "image_a" for folder in (tmp_path / "several" / name, tmp_path / name)
         )
         for table in ("raw_data.csv", "results.csv"):
-            assert (swept / table).read_bytes() == (alone / table).read_bytes()
-        rules = [RunRecord.read(folder).protocol for folder in (swept, alone)]
+            assert (together / table).read_bytes() == (alone / table).read_bytes()
+        rules = [RunRecord.read(folder).protocol for folder in (together, alone)]
         assert rules[0] == rules[1] == asdict(protocol)
 
 
-def test_a_sweep_draws_and_prints_every_protocol(pair, weights, tmp_path, capsys):
-    study(pair, weights, prompts=tuple(SWEEP), debug=True, slice=1)
+def test_every_protocol_is_drawn_and_printed(pair, weights, tmp_path, capsys):
+    study(pair, weights, prompts=tuple(SEVERAL), debug=True, slice=1)
     lines = capsys.readouterr().out.splitlines()
     assert lines[::3] == ["paper:", "no_box:", "contours_points:"]
     assert len(lines) == 9
-    for name in SWEEP:
+    for name in SEVERAL:
         assert (tmp_path / "debug" / name / "image_a" / "slice_1_prediction.png").exists()
 
 
 @pytest.fixture
 def encoded(monkeypatch) -> list[int]:
-    """How many slices each call of the encoder was given."""
+    """The number of slices in each call of the encoder."""
     given = []
     encode = SamSegmenter.encode
 
@@ -255,22 +255,24 @@ def encoded(monkeypatch) -> list[int]:
     return given
 
 
-def test_kept_embeddings_are_used_again_by_whatever_does_not_change_them(
+def test_saved_embeddings_are_reused_with_other_prompts_and_batches(
     pair, weights, tmp_path, encoded
 ):
     kept = {"embeddings_folder": tmp_path / "embeddings"}
     study(pair, weights, **kept)
     assert sum(encoded) == 2
     first = (tmp_path / "results" / "image_a" / "raw_data.csv").read_bytes()
-    study(pair, weights, **kept, prompts=tuple(SWEEP), batch_size=1)
+    study(pair, weights, **kept, prompts=tuple(SEVERAL), batch_size=1)
     study(pair, weights, **kept)
     assert sum(encoded) == 2
     assert (tmp_path / "results" / "image_a" / "raw_data.csv").read_bytes() == first
 
 
-@pytest.mark.parametrize("what", ["window", "precision", "stored", "weights", "voxels", "version"])
-def test_kept_embeddings_are_made_again_by_whatever_changes_them(
-    pair, weights, tmp_path, encoded, monkeypatch, what
+@pytest.mark.parametrize(
+    "change", ["window", "precision", "stored", "weights", "voxels", "version"]
+)
+def test_saved_embeddings_are_computed_again_when_their_inputs_change(
+    pair, weights, tmp_path, encoded, monkeypatch, change
 ):
     kept = {"embeddings_folder": tmp_path / "embeddings"}
     study(pair, weights, **kept)
@@ -279,23 +281,23 @@ def test_kept_embeddings_are_made_again_by_whatever_changes_them(
         "window": {"window": "-600,1600"},
         "precision": {"precision": "bfloat16"},
         "stored": {"embeddings_precision": "float16"},
-    }.get(what, {})
-    if what == "weights":
+    }.get(change, {})
+    if change == "weights":
         weights.write_bytes(b"other weights")
         registry.identify.cache_clear()
-    elif what == "voxels":
+    elif change == "voxels":
         image = IMAGE.copy()
         image[0, 0, 1] += 1
         save_nifti(pair[0][0], image)
-    elif what == "version":
+    elif change == "version":
         monkeypatch.setattr(registry, "versions_of", lambda packages: {"torch": "0.1"})
         registry.identify.cache_clear()
     study(pair, weights, **kept, **changed, overwrite=True)
-    # Of the voxels one slice's changed.
-    assert sum(encoded) == (1 if what == "voxels" else 2)
+    # The voxels of only one slice changed.
+    assert sum(encoded) == (1 if change == "voxels" else 2)
 
 
-@pytest.mark.parametrize("prompts", [None, tuple(SWEEP)], ids=["one", "sweep"])
+@pytest.mark.parametrize("prompts", [None, tuple(SEVERAL)], ids=["one", "several"])
 def test_masks_are_saved_on_the_grid_of_the_original_file(pair, weights, tmp_path, prompts):
     study(pair, weights, save_masks=True, prompts=prompts)
     original = nib.load(pair[0][0])
@@ -314,7 +316,7 @@ def test_masks_are_saved_on_the_grid_of_the_original_file(pair, weights, tmp_pat
             assert dice(masks[:, :, index] > 0, MASKS[:, :, index] > 0) == table["dice"][index]
 
 
-def test_metrics_are_of_the_masks_that_are_saved(pair, weights, tmp_path):
+def test_metrics_agree_with_the_saved_masks(pair, weights, tmp_path):
     options = {"metrics": ("nsd", "hd95_mm", "volume_dice"), "tolerance_mm": 2.0}
     study(pair, weights, save_masks=True, **options)
     folder = tmp_path / "results" / "image_a"
@@ -322,7 +324,7 @@ def test_metrics_are_of_the_masks_that_are_saved(pair, weights, tmp_path):
     table = pd.read_csv(folder / "raw_data.csv", index_col="slice")
     assert table.loc[0, ["nsd", "hd95_mm"]].isna().all()
     for index in (1, 2):
-        # As `save_nifti` places it, a row is 0.8 mm high and a column 0.7 mm wide.
+        # In the affine of `save_nifti` a row is 0.8 mm high and a column 0.7 mm wide.
         expected = surface_agreement(
             masks[:, :, index] > 0, MASKS[:, :, index] > 0, (0.8, 0.7), 2.0
         )
@@ -331,7 +333,7 @@ def test_metrics_are_of_the_masks_that_are_saved(pair, weights, tmp_path):
     assert results.loc["volume_dice", "avg"] == pytest.approx(dice(masks > 0, MASKS > 0))
 
 
-def test_slices_without_lung_are_prompted_as_the_nearest(weights, tmp_path):
+def test_slices_without_lung_get_the_prompts_of_the_nearest_slice(weights, tmp_path):
     image, masks = (
         np.concatenate([one[..., :1], one[..., 1:], one[..., :1]], 2) for one in chest()
     )
@@ -355,16 +357,14 @@ def test_slices_without_lung_are_prompted_as_the_nearest(weights, tmp_path):
         assert row.predicted_mm2 == pytest.approx(row.predicted_pixels * 0.7 * 0.8)
 
 
-def test_a_later_run_leaves_nothing_of_an_earlier_one(pair, weights, tmp_path):
+def test_overwrite_removes_all_files_of_the_earlier_run(pair, weights, tmp_path):
     study(pair, weights, save_masks=True, empty_slices="nearest")
     study(pair, weights, overwrite=True)
     names = ["raw_data.csv", "results.csv", "run.json"]
     assert visible(tmp_path / "results" / "image_a") == names
 
 
-def test_masks_of_a_volume_that_nothing_is_known_about_are_refused(
-    weights, loaded, tmp_path, capsys
-):
+def test_options_that_need_an_affine_are_refused_without_one(weights, loaded, tmp_path, capsys):
     for name, array in (("image", IMAGE), ("masks", MASKS)):
         np.save(tmp_path / f"{name}.npy", array)
     paths = [tmp_path / "image.npy"], [tmp_path / "masks.npy"]
@@ -375,7 +375,7 @@ def test_masks_of_a_volume_that_nothing_is_known_about_are_refused(
     assert loaded == []
 
 
-def test_one_slice_is_printed_and_leaves_no_results(pair, weights, tmp_path, capsys):
+def test_slice_prints_the_metrics_and_writes_no_results(pair, weights, tmp_path, capsys):
     study(pair, weights, output_folder=tmp_path / "volume")
     row = pd.read_csv(tmp_path / "volume" / "image_a" / "raw_data.csv").iloc[2]
     capsys.readouterr()
@@ -386,7 +386,7 @@ def test_one_slice_is_printed_and_leaves_no_results(pair, weights, tmp_path, cap
     assert not (tmp_path / "results").exists()
 
 
-def test_a_slice_without_lung_says_so_and_needs_no_model(pair, weights, loaded, capsys):
+def test_a_slice_without_lung_is_reported_without_loading_a_model(pair, weights, loaded, capsys):
     assert study(pair, weights, slice=0) == 0
     assert "slice 0 has no lung" in capsys.readouterr().out
     assert loaded == []
@@ -424,7 +424,7 @@ def test_pictures_of_an_earlier_run_are_replaced(pair, weights, tmp_path):
     assert not picture.parent.exists()
 
 
-def test_a_changed_picture_is_noticed(pair, weights, tmp_path, capsys):
+def test_a_changed_picture_is_an_error(pair, weights, tmp_path, capsys):
     study(pair, weights, debug=True)
     picture = tmp_path / "results" / "image_a" / "debug" / "slice_1_prediction.png"
     picture.write_bytes(b"another")
@@ -432,7 +432,7 @@ def test_a_changed_picture_is_noticed(pair, weights, tmp_path, capsys):
     assert "slice_1_prediction.png: has changed" in capsys.readouterr().err
 
 
-def test_the_output_folder_takes_the_results(pair, weights, tmp_path):
+def test_results_are_written_to_the_output_folder(pair, weights, tmp_path):
     study(pair, weights, debug=True, output_folder=tmp_path / "out" / "vit_l")
     assert (tmp_path / "out" / "vit_l" / "image_a" / "raw_data.csv").exists()
     assert (tmp_path / "out" / "vit_l" / "image_a" / "debug" / "slice_1_prompt.yml").exists()
@@ -443,15 +443,15 @@ def test_one_bad_volume_does_not_stop_the_others(pair, weights, loaded, tmp_path
     (tmp_path / "image_bad.nii.gz").write_bytes(b"not a volume")
     images = [tmp_path / "image_bad.nii.gz", *pair[0], tmp_path / "image_missing.npy"]
     assert study((images, pair[1] * 3), weights) == 1
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(said) == 2
-    assert "image_bad" in said[0]
-    assert "image_missing" in said[1]
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 2
+    assert "image_bad" in errors[0]
+    assert "image_missing" in errors[1]
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["image_a"]
     assert loaded == ["vit_l"]
 
 
-def test_several_volumes_share_one_model_whatever_their_format(pair, weights, loaded, tmp_path):
+def test_volumes_of_different_formats_share_one_model(pair, weights, loaded, tmp_path):
     write_numpy(read_nifti(pair[0][0]), tmp_path / "image_b.npy")
     write_numpy(read_nifti(pair[1][0]), tmp_path / "masks_b.npz")
     images = [*pair[0], tmp_path / "image_b.npy"]
@@ -461,7 +461,7 @@ def test_several_volumes_share_one_model_whatever_their_format(pair, weights, lo
     assert loaded == ["vit_l"]
 
 
-def test_images_and_masks_must_pair_up(pair, weights):
+def test_each_image_needs_masks(pair, weights):
     with pytest.raises(InputError, match="1 images but 2 masks"):
         study((pair[0], pair[1] * 2), weights)
 
@@ -473,12 +473,14 @@ def test_two_images_of_one_name_are_refused_before_either_is_processed(pair, wei
         study((images, pair[1] * 2), weights, output_folder=tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert study((images, pair[1] * 2), weights) == 0
-    roundabout = [pair[0][0], tmp_path / "other" / ".." / "image_a.nii.gz"]
+    same_path = [pair[0][0], tmp_path / "other" / ".." / "image_a.nii.gz"]
     with pytest.raises(InputError, match="image_a"):
-        study((roundabout, pair[1] * 2), weights)
+        study((same_path, pair[1] * 2), weights)
 
 
-def test_slices_of_several_volumes_are_told_apart(pair, weights, tmp_path, capsys):
+def test_with_several_volumes_each_slice_is_printed_below_its_image(
+    pair, weights, tmp_path, capsys
+):
     images = [*pair[0], save_nifti(tmp_path / "image_b.nii", IMAGE)]
     assert study((images, pair[1] * 2), weights, slice=1) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -486,7 +488,7 @@ def test_slices_of_several_volumes_are_told_apart(pair, weights, tmp_path, capsy
     assert lines[3] == f"{images[1]}:"
 
 
-def test_debug_is_beside_the_results_folder_whatever_that_is_called(
+def test_debug_folder_is_beside_the_results_folder_of_any_name(
     pair, weights, tmp_path, monkeypatch
 ):
     (tmp_path / "here").mkdir()
@@ -529,7 +531,7 @@ def test_a_file_under_an_official_name_must_hold_the_official_bytes(
     assert not (tmp_path / "results").exists()
 
 
-def test_a_failed_volume_keeps_the_results_it_had(pair, weights, tmp_path):
+def test_a_failed_volume_keeps_its_earlier_results(pair, weights, tmp_path):
     study(pair, weights)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.csv")}
     assert len(before) == 2
@@ -574,7 +576,7 @@ def test_one_protocol_of_other_code_is_skipped_with_a_warning_too(
 
 
 @pytest.mark.parametrize("name", ["device", "threads", "python", "packages", "commit"])
-def test_finished_results_count_wherever_they_were_made(
+def test_finished_results_of_another_environment_are_skipped(
     pair, weights, monkeypatch, tmp_path, capsys, name
 ):
     study(pair, weights)
@@ -587,7 +589,7 @@ def test_finished_results_count_wherever_they_were_made(
     assert record(tmp_path) == before
 
 
-def test_another_numbers_version_does_not_count(pair, weights, monkeypatch, capsys):
+def test_results_of_another_numbers_version_are_refused(pair, weights, monkeypatch, capsys):
     study(pair, weights)
     monkeypatch.setattr(process, "NUMBERS_VERSION", 0)
     assert study(pair, weights) == 1

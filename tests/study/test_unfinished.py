@@ -1,4 +1,4 @@
-"""Which results count as finished, and what an unfinished run keeps."""
+"""Which results are finished, and which slices an unfinished run keeps."""
 
 import json
 import os
@@ -64,7 +64,7 @@ MASK = np.random.default_rng(0).random((13, 7)) < 0.5
 
 @pytest.fixture(autouse=True)
 def _without_sync(monkeypatch):
-    """Thousands of logs need not reach the disk."""
+    """Save time: the tests write thousands of logs."""
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
@@ -96,7 +96,7 @@ def log_path(folder: Path) -> Path:
 
 @pytest.mark.parametrize("begin", [begin, finish])
 @pytest.mark.parametrize(
-    ("path", "value", "said"),
+    ("path", "value", "message"),
     [
         ("numbers_version", 2, "numbers version 1 there, 2 now"),
         ("options/precision", "bfloat16", "--precision float32 there, bfloat16 now"),
@@ -117,12 +117,12 @@ def log_path(folder: Path) -> Path:
         ("segmenter/preprocessing", "as SAM 2", "preprocessing"),
     ],
 )
-def test_a_run_with_another_fingerprint_is_refused(tmp_path, begin, path, value, said):
+def test_a_run_with_another_fingerprint_is_refused(tmp_path, begin, path, value, message):
     begin(tmp_path)
     with pytest.raises(RunMismatchError) as refused:
         finished_record(tmp_path, changed(path, value))
-    assert f"({said}" in str(refused.value)
-    # It names nothing else.
+    assert f"({message}" in str(refused.value)
+    # It names only this difference.
     assert ";" not in str(refused.value).partition("(")[2].partition(")")[0]
     with UnfinishedRun(tmp_path, changed(path, value), overwrite=True) as log:
         assert log.lines == []
@@ -148,7 +148,7 @@ def test_a_run_with_another_fingerprint_is_refused(tmp_path, begin, path, value,
         ("environment/code_sha256", "f" * 64),
     ],
 )
-def test_whatever_decides_no_number_is_no_other_run(tmp_path, path, value):
+def test_other_values_do_not_change_the_fingerprint(tmp_path, path, value):
     begin(tmp_path / "begun")
     assert finished_record(tmp_path / "begun", changed(path, value)) is None
     finish(tmp_path / "finished")
@@ -180,7 +180,7 @@ def test_an_unfinished_run_keeps_its_slices_only_in_the_same_environment(
     assert len(kept_slices(tmp_path, RECORD)) == kept
 
 
-def test_the_record_of_a_run_separates_the_options_that_decide():
+def test_a_record_has_the_options_that_decide_the_results_in_one_field():
     options = Options([Path("image.npy")], [Path("masks.npy")])
     record = new_record({}, {}, {}, options, PromptProtocol())
     assert record.options.keys() == RECORD.options.keys()
@@ -217,7 +217,7 @@ def test_a_mask_is_read_back_and_a_damaged_one_is_none(tmp_path):
         assert log.read_mask(3) is None
 
 
-def test_a_log_cut_at_any_byte_holds_the_whole_lines_before(tmp_path):
+def test_a_log_cut_at_any_byte_keeps_its_complete_lines(tmp_path):
     begin(tmp_path)
     path = log_path(tmp_path)
     content = path.read_bytes()
@@ -252,7 +252,7 @@ def test_zeros_that_a_power_loss_leaves_at_the_end_are_dropped(tmp_path):
     assert log_path(tmp_path).read_bytes() == content
 
 
-def test_a_damaged_table_does_not_count(tmp_path):
+def test_a_damaged_table_is_refused(tmp_path):
     finish(tmp_path)
     for name in ("raw_data.csv", "results.csv"):
         whole = (tmp_path / name).read_bytes()
@@ -264,13 +264,13 @@ def test_a_damaged_table_does_not_count(tmp_path):
     assert finished_record(tmp_path, RECORD)
 
 
-def test_a_damaged_run_record_is_refused_or_means_the_same(tmp_path):
+def test_a_damaged_run_record_is_refused_or_has_the_same_fingerprint(tmp_path):
     finish(tmp_path)
     path, refused = tmp_path / RUN_NAME, 0
     for content in damaged(path.read_bytes(), lengths=50, flips=500):
         path.write_bytes(content)
         try:
-            # A byte may belong to a value that decides nothing, such as the command.
+            # The byte may belong to a value outside the fingerprint, such as the command.
             assert finished_record(tmp_path, RECORD)
         except RunMismatchError:
             refused += 1
@@ -280,7 +280,7 @@ def test_a_damaged_run_record_is_refused_or_means_the_same(tmp_path):
 @pytest.mark.parametrize(
     "content", [[], 3, {}, {**asdict(RECORD), "image": []}, {**asdict(RECORD), "options": 3}]
 )
-def test_other_json_is_no_run_record(tmp_path, content):
+def test_other_json_is_refused(tmp_path, content):
     (tmp_path / RUN_NAME).write_text(json.dumps(content))
     with pytest.raises(RunMismatchError, match="not a run record"):
         finished_record(tmp_path, RECORD)

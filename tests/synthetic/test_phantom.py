@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from conftest import assert_refused
-from faults import FAULTS, Child, break_everywhere, damaged, every, finish, wait_for
+from faults import FAULTS, Child, damaged, fault_step, finish, inject_faults, wait_for
 from faults import contents as all_contents
 
 from sam_lungs.synthetic import phantom
@@ -251,8 +251,8 @@ def test_command_refuses_a_folder_that_cannot_be_written(run, tmp_path):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_at_any_write_is_resumed_to_the_same_bytes(tmp_path, small_command, fault):
     arguments = ("-o", "out", "--cases", 2, "--slices", 1, "--seed", 3)
-    tried = break_everywhere(tmp_path, "out", fault, small_command, *arguments)
-    assert tried >= 20 // every()
+    tried = inject_faults(tmp_path, "out", fault, small_command, *arguments)
+    assert tried >= 20 // fault_step()
 
 
 def test_repeated_kills_end_with_the_same_bytes(tmp_path, small_command):
@@ -365,8 +365,8 @@ def test_a_signal_keeps_finished_volumes_and_the_message_says_how_to_resume(
     wait_for(folder / "CT" / "phantom_002.nii.gz", child)  # so the record lists the first pair
     child.send(number)
     assert child.wait() == status
-    assert "to resume, run the same command again" in child.said()[-1]
-    assert "Traceback" not in str(child.said())
+    assert "to resume, run the same command again" in child.output_lines()[-1]
+    assert "Traceback" not in str(child.output_lines())
     before = (folder / "CT" / "phantom_001.nii.gz").stat().st_mtime_ns
     write_phantoms(folder, cases=2, slices=2, seed=3)
     assert (folder / "CT" / "phantom_001.nii.gz").stat().st_mtime_ns == before

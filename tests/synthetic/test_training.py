@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, assert_refused
-from faults import FAULTS, break_everywhere, contents, damaged, every
+from faults import FAULTS, contents, damaged, fault_step, inject_faults
 
 from sam_lungs.prompts.protocols import PromptProtocol
 from sam_lungs.prompts.rules import make_prompts
@@ -248,13 +248,13 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_at_any_write_is_resumed_to_the_same_bytes(tmp_path, fault):
     (tmp_path / "small.py").write_text(SMALL_COMMAND.format(workers=0))
-    tried = break_everywhere(
+    tried = inject_faults(
         *(tmp_path, "out", fault, tmp_path / "small.py", "-o", "out/sam.pth"),
         *("--working_folder", "out", "--device", "cpu", "--steps", 4, "--batch_size", 1),
         *("--slices", 3, "--seed", 3),
-        but="state.pth",  # equal states may be pickled to different bytes
+        ignored="state.pth",  # equal states may be pickled to different bytes
     )
-    assert tried >= 6 // every()
+    assert tried >= 6 // fault_step()
 
 
 @pytest.fixture

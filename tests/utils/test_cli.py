@@ -47,7 +47,7 @@ def test_defaults_short_forms_switches_and_several_values(monkeypatch):
     )
 
 
-def test_hyphens_and_underscores_are_alike(monkeypatch):
+def test_hyphens_and_underscores_are_equivalent(monkeypatch):
     expected = parsed(monkeypatch, "--image_path", "a-b", "--dry_run", "--no_box")
     assert parsed(monkeypatch, "--image-path=a-b", "--dry-run", "--no-box") == expected
     assert expected.image_path == [Path("a-b")]
@@ -79,9 +79,9 @@ def test_a_mistake_is_one_line(monkeypatch, arguments, message):
 
 
 def test_help_shows_groups_defaults_and_the_example(monkeypatch, capsys):
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exited:
         parsed(monkeypatch, "--help")
-    assert left.value.code == 0
+    assert exited.value.code == 0
     text = capsys.readouterr().out
     for words in ("input:", "prompts:", "run:", "the window (default: auto)", "even (default: 0)"):
         assert words in text
@@ -91,26 +91,26 @@ def test_help_shows_groups_defaults_and_the_example(monkeypatch, capsys):
 
 
 def test_version(monkeypatch, capsys):
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exited:
         parsed(monkeypatch, "--version")
-    assert left.value.code == 0
+    assert exited.value.code == 0
     assert capsys.readouterr().out == f"{sam_lungs.__version__}\n"
 
 
 def test_the_exit_status_is_the_value_of_main():
     for returned, status in ((None, None), (0, 0), (1, 1)):
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exited:
             run_script(lambda returned=returned: returned)
-        assert left.value.code == status
+        assert exited.value.code == status
 
 
 def test_an_input_error_is_one_line_and_status_1(capsys):
     def main():
         raise InputError("file.nii: is broken; make it again")
 
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exited:
         run_script(main)
-    assert left.value.code == 1
+    assert exited.value.code == 1
     assert capsys.readouterr().err == "error: file.nii: is broken; make it again\n"
 
 
@@ -119,7 +119,7 @@ import signal, sys, threading, time
 from sam_lungs.utils.cli import run_script
 signal.signal(signal.SIGINT, getattr(signal, sys.argv[1]))
 def main():
-    # A thread that computes must not delay the end.
+    # A running thread must not delay the exit.
     threading.Thread(target=time.sleep, args=(60,)).start()
     print("ready", flush=True)
     time.sleep(60)
@@ -135,7 +135,7 @@ run_script(main)
         (signal.SIGTERM, "SIG_IGN", 143),
     ],
 )
-def test_a_signal_ends_the_process_within_a_second_and_says_how_to_resume(number, handler, status):
+def test_a_signal_ends_the_process_within_a_second_with_a_message(number, handler, status):
     with subprocess.Popen(
         [sys.executable, "-c", SLEEP, handler],
         cwd=ROOT,
@@ -206,9 +206,9 @@ def test_too_little_memory_is_one_line_and_status_1(capsys, error):
     def main():
         raise error
 
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exited:
         run_script(main)
-    assert left.value.code == 1
+    assert exited.value.code == 1
     line = capsys.readouterr().err
     assert line.startswith("error: too little memory")
     assert line.count("\n") == 1

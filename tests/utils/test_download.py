@@ -1,4 +1,4 @@
-"""Downloads: interruptions, wrong answers, redirects. All come from a server on this machine."""
+"""Downloads from a local server: interruptions, wrong responses, redirects."""
 
 import hashlib
 import io
@@ -114,9 +114,9 @@ def test_a_part_of_any_length_is_completed(server, folder, get, answer):
         server.ranges.clear()
         too_long = length > 48 and not get.size_known
         if too_long:
-            # Only the hash, or the length that the server announces, shows that it is wrong.
+            # Only the hash or the Content-Length shows that the part is wrong.
             if answer is ignores_range:
-                assert f"of 48 bytes there instead of {length}" in error_of(get, content)
+                assert f"offers 48 bytes instead of {length}" in error_of(get, content)
                 continue
             if answer is honours_range:
                 assert "has been deleted" in error_of(get, content)
@@ -132,7 +132,7 @@ def test_a_part_of_any_length_is_completed(server, folder, get, answer):
 @pytest.mark.parametrize("length", [1, HALF, len(CONTENT) - 1, len(CONTENT)])
 def test_a_part_with_other_bytes_is_deleted(folder, get, length):
     leave_part(folder, bytes(length))
-    assert "is not what was published" in error_of(get)
+    assert "is not the published one" in error_of(get)
     assert files_in(folder) == {}
     get()
     assert files_in(folder) == {NAME: CONTENT}
@@ -152,7 +152,7 @@ def test_content_that_is_too_short_is_deleted(server, folder, get):
     # The server answers with status 416: no bytes follow those of the .part.
     server.files[NAME] = CONTENT[:HALF]
     leave_part(folder, CONTENT[:HALF])
-    assert "is not what was published" in error_of(get)
+    assert "is not the published one" in error_of(get)
     assert server.ranges == [f"bytes={HALF}-"]
     assert files_in(folder) == {}
 
@@ -166,7 +166,7 @@ def test_an_answer_of_another_length_does_not_change_the_part(server, folder, co
     server.answer = ignores_range
     target = folder / NAME
     message = error_of(download, OFFICIAL, target, sha256_of(CONTENT), len(CONTENT), server.url)
-    assert f"is a file of {len(content):,} bytes there instead of 300,000" in message
+    assert f"the server offers {len(content):,} bytes instead of 300,000" in message
     assert files_in(folder) == {PART: CONTENT[:HALF]}
 
 
@@ -175,7 +175,7 @@ def test_a_shorter_answer_does_not_change_the_part(server, folder, get, content)
     leave_part(folder, CONTENT[:HALF])
     server.files[NAME] = content
     server.answer = ignores_range
-    assert f"is a file of {len(content):,} bytes there" in error_of(get)
+    assert f"the server offers {len(content):,} bytes instead" in error_of(get)
     assert files_in(folder) == {PART: CONTENT[:HALF]}
 
 
@@ -194,7 +194,7 @@ def test_an_endless_answer_is_cut_at_the_limit(server, folder, monkeypatch, get)
         get()
         assert files_in(folder) == {NAME: CONTENT}
     else:
-        assert "is not what was published" in error_of(get)
+        assert "is not the published one" in error_of(get)
         assert files_in(folder) == {}
     assert max(written) <= 2 * len(CONTENT)
 
@@ -203,7 +203,7 @@ def test_an_endless_answer_is_cut_at_the_limit(server, folder, monkeypatch, get)
 def test_a_file_with_a_huge_announced_size_is_refused(server, folder, size):
     server.answer = lambda request: request.start(200, 1 << 40)
     message = error_of(download, OFFICIAL, folder / NAME, sha256_of(CONTENT), size, server.url)
-    assert "is a file of 1,099,511,627,776 bytes there instead of" in message
+    assert "the server offers 1,099,511,627,776 bytes instead of" in message
     assert files_in(folder) == {}
 
 
@@ -502,7 +502,7 @@ def test_a_redirect_loop_is_an_error(server, folder, get):
 )
 def test_an_invalid_mirror_is_an_error(folder, get, mirror):
     message = error_of(get, mirror=mirror)
-    assert "give its folder, http or https, with --mirror" in message
+    assert "give the URL of its folder, http or https, with --mirror" in message
     assert not folder.exists()
 
 

@@ -24,7 +24,7 @@ from sam_lungs.utils.files import (
 )
 
 
-def test_a_file_appears_whole_in_a_new_folder(tmp_path):
+def test_atomic_write_creates_the_folder_and_the_file(tmp_path):
     path = tmp_path / "a" / "b" / "table.csv"
     with atomic_write(path) as temporary:
         temporary.write_text("1\n")
@@ -36,7 +36,7 @@ def test_a_file_appears_whole_in_a_new_folder(tmp_path):
 
 
 @pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyError("bug")])
-def test_a_failure_keeps_the_earlier_file_and_leaves_no_other(tmp_path, failure):
+def test_a_failure_keeps_the_earlier_file_and_removes_the_temporary_one(tmp_path, failure):
     path = tmp_path / "table.csv"
     path.write_text("before")
     expected = InputError if isinstance(failure, OSError) else KeyError
@@ -51,13 +51,13 @@ def test_a_failure_keeps_the_earlier_file_and_leaves_no_other(tmp_path, failure)
     if expected is InputError:
         assert (
             str(raised.value)
-            == f"{path}: cannot be written (No space left on device); choose another place"
+            == f"{path}: cannot be written (No space left on device); choose another folder"
         )
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_where_the_folder_should_be_is_an_input_error(tmp_path):
+def test_a_file_in_place_of_the_folder_is_an_input_error(tmp_path):
     (tmp_path / "file").touch()
     with (
         pytest.raises(InputError, match="cannot be written"),
@@ -66,7 +66,7 @@ def test_a_file_where_the_folder_should_be_is_an_input_error(tmp_path):
         pass
 
 
-def test_check_writable_makes_nothing(tmp_path):
+def test_check_writable_creates_nothing(tmp_path):
     check_writable(tmp_path / "a" / "b")
     assert not list(tmp_path.iterdir())
 
@@ -97,7 +97,7 @@ def test_sha256_of_a_missing_file_is_an_input_error(tmp_path):
         sha256_of(tmp_path / "missing")
 
 
-def test_two_writers_at_once_do_not_mix(tmp_path):
+def test_concurrent_writers_do_not_mix_their_content(tmp_path):
     path = tmp_path / "table.csv"
     mistakes = []
 
@@ -130,7 +130,7 @@ def test_a_link_is_replaced_and_its_target_untouched(tmp_path):
 @pytest.mark.parametrize(
     ("number", "raises"), [(errno.EINVAL, False), (errno.ENOSPC, True), (errno.EIO, True)]
 )
-def test_a_file_system_that_cannot_sync_is_no_error_but_a_full_one_is(
+def test_sync_ignores_an_unsupported_call_but_not_a_full_disk(
     tmp_path, monkeypatch, number, raises
 ):
     def fail(descriptor):
@@ -153,7 +153,7 @@ with locked_folder(Path(sys.argv[1])):
 """
 
 
-def test_a_lock_keeps_other_processes_out_and_ends_with_its_process(tmp_path):
+def test_a_lock_excludes_other_processes_until_its_process_ends(tmp_path):
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, tmp_path / "a"],
         stdin=subprocess.PIPE,
@@ -172,7 +172,7 @@ def test_a_lock_keeps_other_processes_out_and_ends_with_its_process(tmp_path):
             pass
 
 
-def test_a_lock_removes_what_a_killed_process_left(tmp_path):
+def test_a_lock_removes_the_partial_files_of_a_killed_process(tmp_path):
     (tmp_path / "debug").mkdir()
     (tmp_path / "debug" / ".partial.0123.picture.png").write_text("half")
     (tmp_path / ".partial.unfinished").mkdir()

@@ -8,7 +8,7 @@ from sam_lungs.utils.progress import Progress
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands still; set `clock[0]`."""
+    """A clock that is set by hand, as `clock[0]`."""
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     return now
