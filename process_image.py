@@ -32,7 +32,8 @@ def main() -> int:
     if options.dry_run:
         return check_study(options)
     status = run_study(options)
-    if options.report and options.slice is None:
+    # After a fault a results folder may hold another run, which must not be in the report.
+    if options.report and options.slice is None and not status:
         from sam_lungs.summary.report import report_study
 
         images = options.image_file_path

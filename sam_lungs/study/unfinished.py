@@ -182,7 +182,9 @@ def _read_log(folder: Path) -> tuple[list[dict], int]:
             parsed = json.loads(line)
         except ValueError:
             break
-        if not line.endswith(b"\n"):
+        # The first line is the record, each of the others a slice.
+        is_valid = isinstance(parsed, dict) and (not lines or "index" in parsed)
+        if not (is_valid and line.endswith(b"\n")):
             break
         lines.append(parsed)
         size += len(line)

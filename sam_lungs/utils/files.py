@@ -96,10 +96,9 @@ def locked_folder(folder: Path) -> Iterator[None]:
         ) from error
     try:
         for leftover in folder.rglob(f"{PARTIAL}*"):
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            else:
-                remove(leftover)
+            shutil.rmtree(leftover, ignore_errors=True)
+            with suppress(OSError):  # harmless; rmtree has removed it if it was a folder
+                leftover.unlink()
         yield
     finally:
         if lock:

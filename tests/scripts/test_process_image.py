@@ -86,6 +86,20 @@ def test_a_volume_between_two_broken_ones(run, volumes, vit_b, reference_row, tm
     assert (results / "debug" / "slice_1_prompt.yml").exists()
 
 
+def test_a_report_is_written_only_when_all_volumes_are_done(run, volumes, tmp_path):
+    pair = ("-i", volumes / "image_a.npy", "-m", volumes / "masks_a.npy")
+    study = (SCRIPT, *pair, "--model", "compact", "--device", "cpu", "--report")
+    done = run(*study, "--output_folder", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    report = tmp_path / "out" / "report.html"
+    assert done.stdout.splitlines()[-1] == str(report)
+    assert (tmp_path / "out" / "joint_results.csv").exists()
+    report.unlink()
+    # The folder holds another run.
+    assert_refused(run(*study, "--window", "none", "--output_folder", tmp_path / "out"), "--window")
+    assert not report.exists()
+
+
 def test_several_protocols_and_kept_embeddings(run, volumes, vit_b, reference_row, tmp_path):
     def study(folder):
         done = run(

@@ -243,6 +243,16 @@ def test_a_new_run_does_not_keep_an_old_log_that_cannot_be_removed(tmp_path, mon
     assert kept_slices(tmp_path, other) == {LINES[0]["index"]}
 
 
+@pytest.mark.parametrize("line", [b"3", b"[]", b'"text"', b'{"seconds": 1}'])
+def test_a_line_that_is_no_slice_ends_the_log(tmp_path, line):
+    begin(tmp_path)
+    content = log_path(tmp_path).read_bytes()
+    log_path(tmp_path).write_bytes(content + line + b"\n")
+    with UnfinishedRun(tmp_path, RECORD, overwrite=False) as log:
+        assert log.lines == LINES
+    assert log_path(tmp_path).read_bytes() == content
+
+
 def test_zeros_that_a_power_loss_leaves_at_the_end_are_dropped(tmp_path):
     begin(tmp_path)
     content = log_path(tmp_path).read_bytes()
