@@ -25,6 +25,7 @@ class Recorder:
 
     def __init__(self, folder: Path, image: Volume, options: Options, log: UnfinishedRun) -> None:
         """folder: the results folder. log: of the unfinished run, with the slices done so far."""
+        self.done: set[int] = set()  # indices of the recorded slices
         self.debug_folder = log.folder / layout.DEBUG_FOLDER
         self._folder = folder
         self._image = image
@@ -40,11 +41,6 @@ class Recorder:
             mask = log.read_mask(line["index"]) if options.save_masks and "slice" in line else None
             if mask is not None or not options.save_masks or "empty_slice" in line:
                 self._take(line, mask)
-
-    @property
-    def done(self) -> set[int]:
-        """The indices of the recorded slices."""
-        return self._slices.keys() | self._empty_slices.keys()
 
     @property
     def dice(self) -> float:
@@ -140,6 +136,7 @@ class Recorder:
     def _take(self, line: dict, mask: np.ndarray | None) -> None:
         self._seconds += line["seconds"]
         index = line["index"]
+        self.done.add(index)
         if "empty_slice" in line:
             self._empty_slices[index] = EmptySlice(**line["empty_slice"])
             return

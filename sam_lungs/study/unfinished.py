@@ -1,9 +1,9 @@
 """The finished slices of an unfinished run, from which a killed run resumes.
 
 The folder `unfinished/` in a results folder holds `slices.jsonl`: the run's record, then one line
-of JSON per slice; and for `--save_masks` a PNG per slice. The log is synced to
-the disk at most once a second: a kill loses only the current slices, a power failure the last
-seconds. An incomplete line or mask is ignored.
+of JSON per slice; and for `--save_masks` a PNG per slice. The log is synced to the disk at most
+once a second: a kill loses only the current slices, a power failure the last seconds. An incomplete
+line or mask is ignored.
 """
 
 import json

@@ -143,12 +143,12 @@ def parse_options(
     # Otherwise argparse treats the value in `--window -650,1500` as an option.
     parser._negative_number_matcher = re.compile(r"-\.?\d.*$")
     parser.add_argument("--version", action="version", version=sam_lungs.__version__)
-    groups = {}
+    groups, hints = {}, get_type_hints(options_class)
     for each in fields(options_class):
         name = each.metadata["group"]
         if name not in groups:
             groups[name] = parser.add_argument_group(name)
-        _add_option(groups[name], each, get_type_hints(options_class)[each.name])
+        _add_option(groups[name], each, hints[each.name])
     values = vars(parser.parse_args())
     # An empty list is a positional argument that was not given; the field's default is used.
     return options_class(**{name: value for name, value in values.items() if value != []})

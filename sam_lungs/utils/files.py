@@ -74,8 +74,8 @@ def locked_folder(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder, made if missing, so that no other process works in it.
 
     The lock ends with the process, also after a kill. Partial files that a killed process left in
-    the folder are removed. On a file system without locks a warning is printed
-    and the lock is not taken.
+    the folder are removed. On a file system without locks a warning is printed and the lock is not
+    taken.
 
     Raises `FolderInUseError` when another process holds the lock, `InputError` when the folder
     cannot be written.
