@@ -6,13 +6,15 @@ from pathlib import Path
 
 from sam_lungs.study.results import write_csv
 from sam_lungs.summary.compare import COMPARISON_NAME, compare_runs, read_runs
+from sam_lungs.summary.join import warn_of_unknown_patients
+from sam_lungs.summary.patients import PatientOptions
 from sam_lungs.utils.cli import option, parse_options, run_script
 
 EXAMPLE = "python compare_runs.py -r results/paper results/no_box --output_folder comparison"
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(PatientOptions):
     """The options of this script."""
 
     results_folder_path: list[Path] = option(
@@ -25,8 +27,10 @@ class Options:
 
 def main() -> None:
     options = parse_options(Options, "Compare runs of a study pair by pair.", EXAMPLE)
-    table = compare_runs(read_runs(options.results_folder_path))
+    runs = read_runs(options.results_folder_path, options.read_patients())
+    table = compare_runs(runs)
     write_csv(table, options.output_folder / COMPARISON_NAME)
+    warn_of_unknown_patients(runs.values())
     print(
         "Second minus first, means over patients, 95 % bootstrap intervals, p of Wilcoxon's test:"
     )

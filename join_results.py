@@ -4,14 +4,20 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from sam_lungs.summary.join import join_results, print_means, write_tables
+from sam_lungs.summary.join import (
+    join_results,
+    print_means,
+    warn_of_unknown_patients,
+    write_tables,
+)
+from sam_lungs.summary.patients import PatientOptions
 from sam_lungs.utils.cli import option, parse_options, run_script
 
 EXAMPLE = "python join_results.py --results_folder_path working_data/results"
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(PatientOptions):
     """The options of this script."""
 
     results_folder_path: Path = option(
@@ -29,7 +35,8 @@ class Options:
 
 def main() -> None:
     options = parse_options(Options, "Join the results of a study's volumes.", EXAMPLE)
-    joined = join_results(options.results_folder_path)
+    joined = join_results(options.results_folder_path, options.read_patients())
+    warn_of_unknown_patients([joined])
     write_tables(joined, options.output_folder or options.results_folder_path)
     print_means(joined)
 

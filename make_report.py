@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sam_lungs.summary.patients import PatientOptions
 from sam_lungs.summary.report import write_report
 from sam_lungs.utils.cli import option, parse_options, run_script
 
@@ -14,7 +15,7 @@ EXAMPLE = (
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(PatientOptions):
     """The options of this script."""
 
     results_folder_path: Path = option(
@@ -38,7 +39,12 @@ class Options:
 
 def main() -> None:
     options = parse_options(Options, "Draw a study's figures and write its report.", EXAMPLE)
-    print(write_report(options.results_folder_path, options.compare, options.published_folder))
+    patients = options.read_patients()
+    print(
+        write_report(
+            options.results_folder_path, options.compare, options.published_folder, patients
+        )
+    )
 
 
 if __name__ == "__main__":

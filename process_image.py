@@ -36,8 +36,8 @@ def main() -> int:
     if options.report and options.slice is None and not status:
         from sam_lungs.summary.report import report_study
 
-        images = options.image_file_path
-        for folder in dict.fromkeys(study_folder(options.output_folder, image) for image in images):
+        folders = [study_folder(options.output_folder, files) for files in options.case_files]
+        for folder in dict.fromkeys(folders):
             report_study([folder / protocol for protocol in options.protocols])
     return status
 

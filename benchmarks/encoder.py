@@ -21,8 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import weights
 from benchmarks.machine import matmul_peak, median, peak_memory_gb, report, seconds_of
-from sam_lungs.data.readers import read_masks, read_volume
-from sam_lungs.data.windowing import LUNG_WINDOW, choose_window, slice_to_rgb
+from sam_lungs.data.case import CaseFiles, read_case
+from sam_lungs.data.windowing import LUNG_WINDOW, slice_to_rgb
 from sam_lungs.prompts.protocols import PromptProtocol, Prompts
 from sam_lungs.prompts.rules import make_prompts
 from sam_lungs.segmenters.base import DEVICES, PRECISIONS, segment
@@ -150,11 +150,10 @@ def read_slices(
             hu, masks = sample_slice(np.random.default_rng([1, number]), 512, 512, "hounsfield")
             yield slice_to_rgb(hu, LUNG_WINDOW), make_prompts(masks, PromptProtocol())
         return
-    image, masks = read_volume(image_path), read_masks(masks_path)
-    window = choose_window("auto", image.array)
-    for index in np.flatnonzero(masks.array.any(axis=(0, 1)))[:count]:
-        rgb = slice_to_rgb(image.array[:, :, index], window)
-        yield rgb, make_prompts(masks.array[:, :, index], PromptProtocol())
+    case = read_case(CaseFiles(image_path, (masks_path,)))
+    for index in case.lung_slices[:count]:
+        rgb = slice_to_rgb(case.image.array[:, :, index], case.window)
+        yield rgb, make_prompts(case.masks.array[:, :, index], PromptProtocol())
 
 
 def predict(

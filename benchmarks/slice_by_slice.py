@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from segment_anything import SamPredictor
 
-from sam_lungs.data.readers import read_masks, read_volume
-from sam_lungs.data.windowing import choose_window, slice_to_rgb
+from sam_lungs.data.case import CaseFiles, read_case
+from sam_lungs.data.windowing import slice_to_rgb
 from sam_lungs.prompts.protocols import PromptProtocol
 from sam_lungs.prompts.rules import make_prompts
 from sam_lungs.segmenters.base import DEVICES
@@ -53,12 +52,11 @@ def main() -> None:
     for image_path, masks_path in zip(
         options.image_file_path, options.masks_file_path, strict=True
     ):
-        image, masks = read_volume(image_path), read_masks(masks_path)
-        window = choose_window("auto", image.array)
-        for index in np.flatnonzero(masks.array.any(axis=(0, 1))):
-            reference = masks.array[:, :, index]
+        case = read_case(CaseFiles(image_path, (masks_path,)))
+        for index in case.lung_slices:
+            reference = case.masks.array[:, :, index]
             prompts = make_prompts(reference, PromptProtocol())
-            predictor.set_image(slice_to_rgb(image.array[:, :, index], window))
+            predictor.set_image(slice_to_rgb(case.image.array[:, :, index], case.window))
             predicted, predicted_iou, _ = predictor.predict(
                 point_coords=prompts.points_xy,
                 point_labels=prompts.labels,

@@ -8,6 +8,7 @@ the times.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -79,7 +80,6 @@ def main() -> None:
 
         ours = [sys.executable, str(ROOT / "process_image.py"), "-i", *images, "-m", *masks]
         ours += ["--model", options.model, "--checkpoint", checkpoint, "--device", options.device]
-        ours += ["--overwrite"]  # because rounds use the same folders
         commands = {}
         if not options.skip_sam_predictor:
             commands["SamPredictor, slice by slice"] = [
@@ -104,6 +104,8 @@ def main() -> None:
         took = {name: [] for name in commands}
         for _ in range(options.rounds):
             for name, command in commands.items():
+                if "--output_folder" in command:  # finished results would be skipped
+                    shutil.rmtree(command[command.index("--output_folder") + 1], ignore_errors=True)
                 took[name].append(run(command))
                 if name == "ours, embeddings read":
                     for path in (folder / "embeddings").rglob("*.npz"):

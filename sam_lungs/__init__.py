@@ -12,7 +12,8 @@ The folders in the order of the data:
 
 The Python API, imported on first use:
 
-    case = sam_lungs.read_case(Path("image.nii.gz"), Path("masks.nii.gz"))
+    files = sam_lungs.CaseFiles(Path("image.nii.gz"), (Path("masks.nii.gz"),))
+    case = sam_lungs.read_case(files)
     rgb = sam_lungs.slice_to_rgb(case.image.array[:, :, 122], case.window)
     prompts = sam_lungs.make_prompts(case.masks.array[:, :, 122], sam_lungs.PromptProtocol())
     segmenter, *_ = sam_lungs.load_segmenters("vit_l")
@@ -32,7 +33,9 @@ if not all(find_spec(name) for name in ("torch", "numpy", "nibabel", "cv2", "seg
     sys.exit("error: packages are missing in this Python; run scripts/setup.sh")
 
 _API = {
-    "read_case": "data.readers",
+    "CaseFiles": "data.case",
+    "Reading": "data.case",
+    "read_case": "data.case",
     "slice_to_rgb": "data.windowing",
     "PromptProtocol": "prompts.protocols",
     "make_prompts": "prompts.rules",

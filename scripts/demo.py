@@ -11,6 +11,7 @@ RESULTS = FOLDER / "results"
 NAMES = ["phantom_001", "phantom_002"]
 IMAGES = [FOLDER / f"image_{name}.npy" for name in NAMES]
 MASKS = [FOLDER / f"masks_{name}.npy" for name in NAMES]
+PATIENTS = ["--patients", r"image_(phantom_\d+)"]
 # The same slices with fewer prompts, and with the negative point moved down.
 OTHERS = [
     *("centroid_points", "points", "no_box"),
@@ -35,9 +36,10 @@ run([*study, "--prompts", ",".join(OTHERS)])
 one_slice = [*process, "-i", IMAGES[0], "-m", MASKS[0], "--slice", 18, "--debug"]
 run([*one_slice, "--prompts", "centroid_points,points,no_box,paper"])
 
-run([sys.executable, "join_results.py", "-r", RESULTS / "paper"])
+run([sys.executable, "join_results.py", "-r", RESULTS / "paper", *PATIENTS])
 others = [RESULTS / name for name in OTHERS]
-run([sys.executable, "make_report.py", "-r", RESULTS / "paper", "--compare", *others])
+make_report = [sys.executable, "make_report.py", "-r", RESULTS / "paper", *PATIENTS]
+run([*make_report, "--compare", *others])
 print("Open that report, and these pictures:")
 for picture in sorted(FOLDER.glob("debug/*/*/slice_18_prediction.png")):
     print(f"  {picture}")

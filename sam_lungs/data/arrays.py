@@ -5,13 +5,21 @@ import io
 import json
 import math
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.lib import format as npy_format
 
 from sam_lungs.data import guard
-from sam_lungs.data.volume import NUMPY_SUFFIXES, Geometry, Volume, sidecar_path, volume_name
+from sam_lungs.data.volume import (
+    NUMPY_SUFFIXES,
+    Geometry,
+    Volume,
+    case_name,
+    has_suffix,
+    sidecar_path,
+)
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import atomic_write, check_regular, sha256_of
 
@@ -21,7 +29,9 @@ NPY_HEADER_BYTES = 1024  # NumPy writes 128
 def read_array(path: Path) -> Volume:
     """Read a `.npy` file, or a `.npz` file of one array, (rows, columns, slices).
 
-    The geometry is read from the sidecar, where there is one.
+    The geometry is read from the sidecar, where there is one. An array without a sidecar may have
+    two dimensions, or axes of length 1 at either end: (1, rows, columns) is one slice, as nnU-Net,
+    MONAI and SimpleITK save it.
 
     Raises `InputError` for a file that is not a valid NumPy file, has another hash than in its
     sidecar, is larger than `MAX_VOLUME_BYTES` or the memory, or does not hold finite real numbers
@@ -29,7 +39,7 @@ def read_array(path: Path) -> Volume:
     """
     with guard.reading(path):
         content, sha256 = guard.read_bytes(path)
-        geometry = sidecar_sha256 = None
+        record, geometry, sidecar_sha256 = {}, None, None
         if sidecar_path(path).exists():
             sidecar_sha256 = sha256_of(sidecar_path(path))
             record = _read_sidecar(sidecar_path(path))
@@ -43,16 +53,32 @@ def read_array(path: Path) -> Volume:
                     np.array(record["affine"], dtype=np.float64),
                     tuple(record["file_shape"]),
                     np.array(record["file_to_array"], dtype=int),
+                    record.get("is_oriented", True),  # not in the records of older versions
+                    record.get("header"),
                 )
         array = _parse(content, path)
+        if not record and array.shape[0] == 1 < min(array.shape[1:]):
+            array = np.moveaxis(array, 0, 2)
         guard.check_finite(path, array)
-        return Volume(array, geometry, path, sha256, sidecar_sha256=sidecar_sha256)
+        return Volume(
+            array,
+            geometry,
+            path,
+            sha256,
+            sidecar_sha256=sidecar_sha256,
+            source_name=record.get("source", path.name),
+            is_picture=record.get("is_picture", False),
+            is_placed=record.get("is_placed", False),
+        )
 
 
-def write_numpy(volume: Volume, path: Path) -> None:
+def write_numpy(volume: Volume, path: Path, reading: dict | None = None) -> None:
     """Write the array as `.npy` or compressed `.npz`, and its sidecar.
 
-    path: see `check_numpy_path`. Raises `InputError` when a file cannot be written.
+    path: see `check_numpy_path`. reading: the options that the volume was read with, for
+        `is_converted`.
+
+    Raises `InputError` when a file cannot be written.
     """
     # In Fortran order each slice is contiguous.
     array = np.asfortranarray(volume.array)
@@ -62,16 +88,22 @@ def write_numpy(volume: Volume, path: Path) -> None:
         else:
             np.savez_compressed(temporary, volume=array)
         # The sidecar is written first. If a kill leaves it beside an old array, the hashes differ.
-        _write_sidecar(volume, sha256_of(temporary), sidecar_path(path))
+        _write_sidecar(volume, sha256_of(temporary), sidecar_path(path), reading)
 
 
-def is_converted(source: Path, path: Path, orientation: str) -> bool:
-    """Return whether the array file at `path` is intact and was made from `source` in this way."""
+def is_converted(
+    source_sha256: str, path: Path, orientation: str, reading: dict | None = None
+) -> bool:
+    """Return whether the array file at `path` is intact and was made from the source in this way.
+
+    source_sha256: of the source, see `readers.identify`. reading: as for `write_numpy`.
+    """
     try:
         record = _read_sidecar(sidecar_path(path))
         return (
             record.get("orientation_option") == orientation
-            and record.get("source_sha256") == sha256_of(source)
+            and record.get("source_sha256") == source_sha256
+            and record.get("reading") == json.loads(json.dumps(reading or None))
             and record.get("array_sha256") == sha256_of(path)
         )
     except InputError:
@@ -80,7 +112,7 @@ def is_converted(source: Path, path: Path, orientation: str) -> bool:
 
 def check_numpy_path(path: Path) -> None:
     """Raise `InputError` unless `write_numpy` can write a file of this name."""
-    volume_name(path)
+    case_name(path)
     if path.suffix not in NUMPY_SUFFIXES:
         raise InputError(f"{path}: the output must be a .npy or .npz file")
 
@@ -88,10 +120,18 @@ def check_numpy_path(path: Path) -> None:
 def _parse(content: bytes, path: Path) -> np.ndarray:
     """Return the array in the bytes of a `.npy` or `.npz` file."""
     stream, size = io.BytesIO(content), len(content)
-    if path.suffix == ".npz":
+    is_archive = has_suffix(path, (".npz",))
+    if is_archive:
         archive = zipfile.ZipFile(stream)
-        if len(archive.infolist()) != 1:
-            raise InputError(f"{path}: must hold one array; save each volume in a file of its own")
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        if not names:
+            raise InputError(f"{path}: holds no array; make it again")
+        if len(names) > 1:
+            code = f"import numpy as np; np.save('new.npy', np.load('{path}')[{names[0]!r}])"
+            raise InputError(
+                f"{path}: must hold one array, but holds {names}; save one of them:"
+                f' python -c "{code}"'
+            )
         member = archive.infolist()[0]
         stream, size = archive.open(member), member.file_size
     start = stream.read(NPY_HEADER_BYTES)
@@ -101,26 +141,33 @@ def _parse(content: bytes, path: Path) -> np.ndarray:
     shape, is_fortran, dtype = parsers[npy_format.read_magic(header)](header)
     shape, end = guard.check_claim(path, shape, dtype, header.tell())
     guard.check_size(path, size, end)
-    if path.suffix == ".npz":
-        content = guard.decompress(start, stream, end)
+    if is_archive:
+        blocks = iter(partial(stream.read, guard.BLOCK_BYTES), b"")
+        content = guard.decompress(start, blocks, end)
     voxels = np.frombuffer(content, dtype, math.prod(shape), header.tell())
     return voxels.reshape(shape, order="F" if is_fortran else "C")
 
 
-def _write_sidecar(volume: Volume, array_sha256: str, path: Path) -> None:
+def _write_sidecar(volume: Volume, array_sha256: str, path: Path, reading: dict | None) -> None:
     record = {
-        "source": volume.path.name,
+        "source": volume.source_name or volume.path.name,
         "source_sha256": volume.sha256,
         "array_sha256": array_sha256,
         "orientation_option": volume.orientation,
+        "is_picture": volume.is_picture,
+        "is_placed": volume.is_placed,
     }
+    if reading:
+        record["reading"] = reading
     if geometry := volume.geometry:
         record |= {
+            "is_oriented": geometry.is_oriented,
             "orientation": geometry.orientation,
             "spacing_mm": geometry.spacing_mm,
             "affine": geometry.affine.tolist(),
             "file_shape": geometry.file_shape,
             "file_to_array": geometry.file_to_array.tolist(),
+            "header": geometry.header,
         }
     record["record_sha256"] = _sha256_of_record(record)
     lines = ",\n".join(f'  "{key}": {json.dumps(value)}' for key, value in record.items())

@@ -5,21 +5,23 @@ A file may be damaged or malicious. Memory is used only for bytes that exist, an
 """
 
 import hashlib
+import io
 import math
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
-from sam_lungs.data.volume import NUMPY_SUFFIXES, planes
+from sam_lungs.data.volume import NIFTI_SUFFIXES, NUMPY_SUFFIXES, has_suffix, planes
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import check_regular
 
 # 1024 x 1024 x 2048 int16 voxels, several times the largest chest CT.
 MAX_VOLUME_BYTES = 4 << 30
 BLOCK_BYTES = 1 << 20
+GZIP_MAGIC = b"\x1f\x8b"
 
 
 @contextmanager
@@ -38,7 +40,8 @@ def reading(path: Path) -> Iterator[None]:
         elif isinstance(error, OSError) and error.strerror:
             message = f"cannot be read ({error.strerror}); check the path"
         else:
-            kind = "NumPy" if path.name.endswith(NUMPY_SUFFIXES) else "NIfTI"
+            kinds = {NUMPY_SUFFIXES: "NumPy", NIFTI_SUFFIXES: "NIfTI"}
+            kind = next((kind for ends, kind in kinds.items() if has_suffix(path, ends)), "image")
             reason = " ".join(str(error).split())
             message = f"not a valid {kind} file ({reason}); make it again"
         raise InputError(f"{path}: {message}") from error
@@ -64,18 +67,32 @@ def check_claim(
 ) -> tuple[tuple[int, int, int], int]:
     """Check the claims of a header: voxels of this shape and dtype, starting at byte `offset`.
 
-    Returns the shape without trailing axes of length 1, and the byte position after the last voxel.
+    Returns the shape in three dimensions, and the byte position after the last voxel. Two
+    dimensions are one slice. Of more than three, axes of length 1 are dropped at both ends.
 
     Raises `InputError` unless they are real numbers in three dimensions and not too large.
     """
     if dtype.kind not in "biuf":
-        raise InputError(f"{path}: its voxels are {dtype}; a volume must hold real numbers")
-    kept = shape[:3] if set(shape[3:]) <= {1} else shape
+        part = f"[{dtype.names[0]!r}]" if dtype.names else ".real" if dtype.kind == "c" else ""
+        remedy = f"save one of its numbers: {saving(path, part)}" if part else "make it again"
+        raise InputError(f"{path}: its voxels are {dtype}, not real numbers; {remedy}")
+    kept = list(shape)
+    while len(kept) > 3 and kept[-1] == 1:
+        kept.pop()
+    while len(kept) > 3 and kept[0] == 1:
+        kept.pop(0)
+    if len(kept) == 2:
+        kept.append(1)
     if len(kept) != 3 or min(kept) < 1:
-        raise InputError(f"{path}: has shape {shape}; a volume must have three dimensions")
+        # Slices along the fourth axis are one volume.
+        part = "[:, :, 0]" if kept[2:3] == [1] else f"[...{', 0' * (len(kept) - 3)}]"
+        remedy = f"save one volume: {saving(path, part)}" if len(kept) > 3 else "make it again"
+        raise InputError(
+            f"{path}: has shape {shape}; a volume must have three dimensions; {remedy}"
+        )
     end = offset + math.prod(kept) * dtype.itemsize
     _check_limit(path, end)
-    return kept, end
+    return tuple(kept), end
 
 
 def check_size(path: Path, size: int, end: int, may_follow: int = 0) -> None:
@@ -87,13 +104,30 @@ def check_size(path: Path, size: int, end: int, may_follow: int = 0) -> None:
         )
 
 
-def decompress(start: bytes, stream: BinaryIO, limit: int) -> bytearray:
-    """Return `start` and the rest of a stream, at most one block more than `limit` bytes.
+def gunzip(content: bytes) -> Iterator[bytes]:
+    """Yield the bytes in a gzip file, at most one block at a time.
 
-    The stream is read to its end, because gzip and zipfile check the checksum there.
+    As in gzip itself, the file may have several members, and bytes after them are ignored.
+    """
+    stream = io.BytesIO(content)
+    while content.startswith(GZIP_MAGIC, stream.tell()):
+        member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)  # 16: gzip, with its checksum
+        while not member.eof:
+            packed = member.unconsumed_tail or stream.read(BLOCK_BYTES >> 4)
+            block = member.decompress(packed, BLOCK_BYTES)
+            if not (packed or block):
+                raise EOFError("truncated")
+            yield block
+        stream.seek(-len(member.unused_data), io.SEEK_CUR)
+
+
+def decompress(start: bytes, blocks: Iterator[bytes], limit: int) -> bytearray:
+    """Return `start` and the blocks after it, until there are more than `limit` bytes.
+
+    Blocks are read to their end, because gzip and zipfile check the checksum there.
     """
     content = bytearray(start)
-    while len(content) <= limit and (block := stream.read(BLOCK_BYTES)):
+    while len(content) <= limit and (block := next(blocks, None)) is not None:
         content += block
     return content
 
@@ -105,9 +139,29 @@ def check_finite(path: Path, array: np.ndarray) -> None:
             raise InputError(f"{path}: has NaN or infinite voxels; replace them by numbers first")
 
 
+def saving(path: Path, part: str) -> str:
+    """Return a command that saves a part of a volume in a new file.
+
+    part: Python code that follows the array, for example `[..., 0]`.
+    """
+    if not has_suffix(path, NUMPY_SUFFIXES):
+        code = (
+            f"import nibabel as n, numpy as np; i = n.load('{path}');"
+            f" a = np.asarray(i.dataobj){part};"
+            " n.save(n.Nifti1Image(a, None, i.header, dtype=a.dtype), 'new.nii.gz')"
+        )
+    elif has_suffix(path, (".npz",)):
+        code = f"import numpy as np; a, = np.load('{path}').values(); np.save('new.npy', a{part})"
+    else:
+        code = f"import numpy as np; np.save('new.npy', np.load('{path}', 'r'){part})"
+    return f'python -c "{code}"'
+
+
 def _check_limit(path: Path, size: int) -> None:
     if size > MAX_VOLUME_BYTES:
+        remedy = "crop it to the chest"
+        if has_suffix(path, NUMPY_SUFFIXES + NIFTI_SUFFIXES):
+            remedy += f", or, if it is float64, save float32: {saving(path, '.astype(np.float32)')}"
         raise InputError(
-            f"{path}: has {size} bytes, but at most {MAX_VOLUME_BYTES} are read; crop it to the"
-            " chest, or check whether it is damaged"
+            f"{path}: has {size} bytes, but at most {MAX_VOLUME_BYTES} are read; {remedy}"
         )

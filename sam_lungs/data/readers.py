@@ -1,125 +1,87 @@
-"""Read a volume file of any format, label masks, and a case: an image with its masks."""
+"""Read a volume of any format, and identify it without parsing it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from sam_lungs.data.arrays import read_array
-from sam_lungs.data.case import Case
-from sam_lungs.data.guard import reading
+from sam_lungs.data.axes import spacing_geometry
+from sam_lungs.data.dicom import read_dicom
+from sam_lungs.data.dicom_files import identify_dicom
 from sam_lungs.data.nifti import read_nifti
-from sam_lungs.data.volume import (
-    NUMPY_SUFFIXES,
-    Volume,
-    file_identity,
-    planes,
-    sidecar_path,
-    smallest_dtype,
-)
-from sam_lungs.data.windowing import choose_window
+from sam_lungs.data.pictures import read_picture
+from sam_lungs.data.simpleitk import identify_simpleitk, read_simpleitk
+from sam_lungs.data.volume import Volume, file_identity, has_suffix, sidecar_path
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import sha256_of
 
-READERS = {".npy": read_array, ".npz": read_array, ".nii": read_nifti, ".nii.gz": read_nifti}
+READERS = {
+    **dict.fromkeys((".nii", ".nii.gz"), read_nifti),
+    **dict.fromkeys((".npy", ".npz"), read_array),
+    ".dcm": read_dicom,
+    **dict.fromkeys((".nrrd", ".nhdr", ".mha", ".mhd"), read_simpleitk),
+    **dict.fromkeys((".png", ".jpg", ".jpeg"), read_picture),
+}
 
 
-def read_volume(path: Path) -> Volume:
-    """Read a volume, (rows, columns, slices), with the reader for its suffix.
+def read_volume(
+    path: Path,
+    series: str | None = None,
+    spacing_mm: tuple[float, ...] | None = None,
+    orientation: str = "paper",
+) -> Volume:
+    """Read a volume, (rows, columns, slices), with the reader for its suffix, in any case.
 
-    Raises `InputError` for another suffix, and as `read_array` and `read_nifti` do.
+    path: a file, or a folder of DICOM files. series: see `read_dicom`. orientation: see
+        `read_nifti`.
+    spacing_mm: between rows, columns and slices (1 mm without the last), for a file that does not
+        have its own.
+
+    Raises `InputError` for another suffix, as the readers do, for an option that the file cannot
+    take, and when its own spacing differs from `spacing_mm`.
     """
-    for suffix, read in READERS.items():
-        if path.name.endswith(suffix):
-            return read(path)
-    raise InputError(f"{path}: not a {', '.join(READERS)} file; convert it to one of these")
+    read = _reader(path)
+    if read is None:
+        raise InputError(
+            f"{path}: not a folder of DICOM files or a {', '.join(READERS)} file; convert it to"
+            " one of these"
+        )
+    if series is not None and read is not read_dicom:
+        raise InputError(f"{path}: only DICOM has series; run without --series")
+    if orientation != "paper" and read in (read_array, read_picture):
+        raise InputError(f"{path}: cannot be turned; run with --orientation paper")
+    if read is read_dicom:
+        volume = read_dicom(path, series, orientation)
+    elif read in (read_array, read_picture):
+        volume = read(path)
+    else:
+        volume = read(path, orientation)
+    if spacing_mm is None:
+        return volume
+    if volume.geometry is None:
+        return replace(volume, geometry=spacing_geometry(spacing_mm, volume.array.shape))
+    own_mm = volume.geometry.spacing_mm[: len(spacing_mm)]
+    if not np.allclose(own_mm, spacing_mm, rtol=1e-3):
+        own = ",".join(f"{each:.6g}" for each in own_mm)
+        raise InputError(f"{path}: its spacing is {own} mm; run without --spacing_mm")
+    return volume
 
 
 def identify(path: Path) -> dict[str, str]:
-    """Return `Volume.identity` of a file without parsing the file.
+    """Return `Volume.identity` of a file or a DICOM folder without parsing it.
 
     Raises `InputError` when it cannot be read.
     """
-    has_sidecar = path.name.endswith(NUMPY_SUFFIXES) and sidecar_path(path).exists()
-    sidecar_sha256 = sha256_of(sidecar_path(path)) if has_sidecar else None
-    return file_identity(path, sha256_of(path), sidecar_sha256)
+    read, sidecar_sha256 = _reader(path), None
+    if read is read_array and sidecar_path(path).exists():
+        sidecar_sha256 = sha256_of(sidecar_path(path))
+    identifiers = {read_dicom: identify_dicom, read_simpleitk: identify_simpleitk}
+    return file_identity(path, identifiers.get(read, sha256_of)(path), sidecar_sha256)
 
 
-def read_masks(path: Path) -> Volume:
-    """Read a label volume: 0 is background, every other value is one object.
-
-    Values within 1e-3 of an integer are rounded. The array is uint8, int16 or int32.
-
-    Raises `InputError` as `read_volume` does, for other fractions, for labels of more than 32 bits,
-    and when all voxels are background.
-    """
-    masks = read_volume(path)
-    with reading(path):
-        labels = masks.array
-        if labels.dtype.kind == "f":
-            labels = np.rint(labels)
-            if np.abs(masks.array - labels).max() > 1e-3:
-                raise InputError(f"{path}: masks must hold integral labels; is this an image?")
-        dtype = smallest_dtype(planes(labels))
-        if dtype == np.float32:
-            raise InputError(f"{path}: labels must fit into 32 bits; is this an image?")
-        labels = labels.astype(dtype, copy=False)
-        if not labels.any():
-            raise InputError(f"{path}: masks are all background; there is nothing to prompt")
-        return replace(masks, array=labels)
-
-
-def check_same_grid(image: Volume, masks: Volume, strict: bool = False) -> str | None:
-    """Return a warning when the affines of an image and its masks disagree, else `None`.
-
-    Raises `InputError` when the shapes differ, and, if `strict`, unless both affines are known and
-    agree.
-    """
-    if image.array.shape != masks.array.shape:
-        raise InputError(
-            f"{masks.path}: masks have shape {masks.array.shape}, but {image.path} has"
-            f" {image.array.shape}; give masks of the same volume, converted in the same way"
-        )
-    if image.geometry is None or masks.geometry is None:
-        if strict:
-            unknown = image.path if image.geometry is None else masks.path
-            raise InputError(f"{unknown}: its affine is not known; run without --strict_geometry")
-        return None
-    if np.allclose(image.geometry.array_affine, masks.geometry.array_affine, atol=1e-3):
-        return None
-    disagreement = f"{masks.path}: its affine differs from that of {image.path}"
-    if strict:
-        raise InputError(f"{disagreement}; run without --strict_geometry to ignore this")
-    return f"{disagreement}; as in the paper, voxels with the same index are compared anyway"
-
-
-def read_case(
-    image_path: Path, masks_path: Path, window: str = "auto", strict_geometry: bool = False
-) -> Case:
-    """Read an image and its masks, and collect every fault instead of raising the first.
-
-    window: see `choose_window`. strict_geometry: see `check_same_grid`.
-    """
-    image = masks = chosen = warning = None
-    faults = []
-
-    @contextmanager
-    def collecting(prefix: str = "") -> Iterator[None]:
-        try:
-            yield
-        except InputError as error:
-            faults.append(f"{prefix}{error}")
-
-    with collecting():
-        image = read_volume(image_path)
-    with collecting():
-        masks = read_masks(masks_path)
-    if image:
-        with collecting(f"{image_path}: "):
-            chosen = choose_window(window, image.array)
-    if image and masks:
-        with collecting():
-            warning = check_same_grid(image, masks, strict_geometry)
-    return Case(image_path, masks_path, image, masks, chosen, warning, faults)
+def _reader(path: Path) -> Callable[..., Volume] | None:
+    if path.is_dir():
+        return read_dicom
+    return next((read for suffix, read in READERS.items() if has_suffix(path, (suffix,))), None)

@@ -1,5 +1,6 @@
 """A volume in memory: its array, its position in the patient, and its file."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,22 +12,41 @@ from nibabel import orientations
 from sam_lungs.utils.errors import InputError
 
 NUMPY_SUFFIXES = (".npy", ".npz")
-NIFTI_SUFFIXES = (".nii", ".nii.gz")
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+# Of all files that can be read; in lower case, longer ones first.
+SUFFIXES = (
+    *NIFTI_SUFFIXES,
+    *NUMPY_SUFFIXES,
+    *(".dcm", ".nrrd", ".nhdr", ".mha", ".mhd"),
+    *(".png", ".jpg", ".jpeg"),
+)
+# Names that datasets with a folder for each patient give to every file: TotalSegmentator
+# (`s0001/ct.nii.gz`), KiTS (`case_00000/imaging.nii.gz`, `segmentation.nii.gz`).
+GENERIC_STEMS = {
+    *("ct", "cxr", "image", "images", "img", "imaging", "scan", "volume", "vol", "data"),
+    *("dicom", "series", "mask", "masks", "label", "labels", "lung", "lungs"),
+    *("seg", "segmentation", "segmentations"),
+}
 
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
     """The position of a volume in the patient, and how its array was made from its file.
 
-    affine: (4, 4) float64, voxel indices of the file -> millimetres, RAS+, as in the file.
+    affine: (4, 4) float64, voxel indices of the file -> millimetres, RAS+.
     file_shape: voxels along the three axes of the file.
     file_to_array: (3, 2) int, an orientation as in `nibabel.orientations`: row i holds the array
         axis of file axis i, and 1, or -1 if the axis was flipped.
+    is_oriented: if not, only the spacing is known, and the affine is its diagonal matrix.
+    header: {field of a NIfTI header: value} for the fields that place the volume in space, as in
+        the file; `None` if it was no NIfTI file.
     """
 
     affine: np.ndarray
     file_shape: tuple[int, int, int]
     file_to_array: np.ndarray
+    is_oriented: bool = True
+    header: dict | None = None
 
     @property
     def array_to_file(self) -> np.ndarray:
@@ -44,19 +64,25 @@ class Geometry:
         return tuple(float(size) for size in nib.affines.voxel_sizes(self.array_affine))
 
     @property
-    def orientation(self) -> str:
-        """Three letters of LRPAIS: the directions in which rows, columns and slices increase."""
-        return "".join(nib.aff2axcodes(self.array_affine))
+    def orientation(self) -> str | None:
+        """Three letters of LRPAIS: the directions in which rows, columns and slices increase.
+
+        `None` if the orientation is not known.
+        """
+        return "".join(nib.aff2axcodes(self.array_affine)) if self.is_oriented else None
 
 
 @dataclass(frozen=True, eq=False)
 class Volume:
     """An array (rows, columns, slices) with its geometry and its file.
 
-    array: real numbers; may be read-only. geometry: `None` where the file has no usable affine.
+    array: real numbers; may be read-only. geometry: `None` where the file has no usable one.
     sha256: of the bytes of the file that was read, in lower-case hexadecimal.
     orientation: the option of `read_nifti`, `None` for an array file.
     sidecar_sha256: of the sidecar of an array file, `None` without one.
+    source_name: of the file that an array was converted from; the name of `path` if it was not.
+    is_picture: of 8 or 16 bits as displayed (PNG, JPEG), not Hounsfield units.
+    is_placed: its slices have no order of their own; only its affine says where they are.
     """
 
     array: np.ndarray
@@ -65,6 +91,9 @@ class Volume:
     sha256: str | None = None
     orientation: str | None = None
     sidecar_sha256: str | None = None
+    source_name: str | None = None
+    is_picture: bool = False
+    is_placed: bool = False
 
     @property
     def identity(self) -> dict[str, str]:
@@ -72,16 +101,30 @@ class Volume:
         return file_identity(self.path, self.sha256, self.sidecar_sha256)
 
 
-def volume_name(path: Path) -> str:
-    """Return the file's name without the suffix of its format.
+def case_name(path: Path) -> str:
+    """Return the name of a volume, and of its results folder: of this file or DICOM folder.
+
+    The suffix is left out. A name that many data sets give to every file is preceded by the name of
+    its folder: `s0001/ct.nii.gz` is `s0001_ct`.
 
     Raises `InputError` when the name cannot be used for a results folder.
     """
-    suffixes = [end for end in (*NUMPY_SUFFIXES, *NIFTI_SUFFIXES) if path.name.endswith(end)]
-    name = path.name.removesuffix("".join(suffixes))
-    if name in ("", ".", ".."):
+    absolute = Path(os.path.abspath(path))
+    suffix = next((end for end in SUFFIXES if has_suffix(absolute, (end,))), "")
+    names = [absolute.name[: len(absolute.name) - len(suffix)]]
+    for folder in absolute.parents:
+        if names[0].lower() not in GENERIC_STEMS or not folder.name:
+            break
+        names.insert(0, folder.name)
+    name = "_".join(names)
+    if name in ("", "..") or name.startswith(".") or not name.isprintable():
         raise InputError(f"{path}: results cannot be named after this file; rename it")
     return name
+
+
+def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
+    """Return whether a file's name ends with one of the suffixes, in upper or lower case."""
+    return path.name.lower().endswith(suffixes)
 
 
 def file_identity(path: Path, sha256: str, sidecar_sha256: str | None) -> dict[str, str]:

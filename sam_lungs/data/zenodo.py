@@ -20,6 +20,29 @@ ARCHIVES = {
     "Lung_Mask": "f060b0d0299939a6d95ddefdbfa281de1a779c4d230a5adbd32414711d6d8187",
 }
 VOLUMES = 20
+# Names of the files, without suffix; a volume and its masks have the same name.
+PAPER_VOLUMES = (
+    "coronacases_001",
+    "coronacases_002",
+    "coronacases_003",
+    "coronacases_004",
+    "coronacases_005",
+    "coronacases_006",
+    "coronacases_007",
+    "coronacases_008",
+    "coronacases_009",
+    "coronacases_010",
+    "radiopaedia_10_85902_1",
+    "radiopaedia_10_85902_3",
+    "radiopaedia_14_85914_0",
+    "radiopaedia_27_86410_0",
+    "radiopaedia_29_86490_1",
+    "radiopaedia_29_86491_1",
+    "radiopaedia_36_86526_0",
+    "radiopaedia_40_86625_0",
+    "radiopaedia_4_85506_1",
+    "radiopaedia_7_85703_0",
+)
 
 DATASET_FOLDER = Path(__file__).resolve().parents[2] / "datasets" / "zenodo"
 

@@ -3,6 +3,7 @@
 import io
 import os
 import shutil
+import sys
 from collections.abc import Iterable
 from contextlib import redirect_stderr
 from dataclasses import replace
@@ -14,16 +15,20 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from sam_lungs.data.case import Case
-from sam_lungs.data.readers import read_case
+from sam_lungs.data.case import Case, CaseFiles, Finding, read_case
 from sam_lungs.segmenters.registry import identify, weights_path
 from sam_lungs.study import layout
 from sam_lungs.study.options import Options
-from sam_lungs.study.process import case_faults, new_record, process_case, written_folders
+from sam_lungs.study.process import findings, new_record, process_case, written_folders
 from sam_lungs.study.run_record import RunRecord
-from sam_lungs.study.setup import load_segmenters, prepare
+from sam_lungs.study.setup import existing_cases, load_segmenters, prepare
 from sam_lungs.study.unfinished import RunMismatchError, finished_record, kept_slices
 from sam_lungs.utils.errors import InputError
+
+COLUMNS = (
+    *("image", "masks", "size", "slices", "spacing mm", "values", "window", "labels"),
+    *("lung", "to do", "faults", "warnings"),
+)
 
 
 class Cost(NamedTuple):
@@ -35,58 +40,72 @@ class Cost(NamedTuple):
 
 
 def check_study(options: Options) -> int:
-    """Print a table of all volumes with every fault, and an estimate of time and disk space.
+    """Print a table of all cases, every fault, and an estimate of time and disk space.
 
-    One slice of the first volume without faults is segmented to measure its time, unless the
-    weights are missing. No file is kept.
+    Warnings are printed on standard error. One slice of the first case without faults is segmented
+    to measure its time, unless the weights are missing. No file is kept.
 
-    Returns the exit status, 1 if there is any fault. Raises `InputError` as `run_study` does.
+    Returns the exit status 0. Raises `InputError` if there is any fault, and as `run_study` does.
     """
     prepare(options)
     weights = weights_path(options.model, options.checkpoint)
     if options.checkpoint or weights.exists():
         # Wrong weights are reported before the volumes are read.
         identify(options.model, options.checkpoint)
-    rows, faulty, to_do = [], 0, []
-    for pair in options.pairs:
-        case = read_case(*pair, options.window, options.strict_geometry)
-        faults = case_faults(case, options)
+    cases, faults = existing_cases(options)
+    rows, warnings, to_do = [], [], []
+    faulty = len(options.case_files) - len(cases) + len(options.problems)
+    for files in cases:
+        case = read_case(files)
+        found = findings(case, options)
         row = {"image": case.name} | _facts(case)
-        if not faults:
-            left = _slices_left(case, options, faults)
-            row |= {"with lung": str(len(case.lung_slices)), "to do": str(left)}
-            if left and not faults:
-                to_do.append((left, pair))
-        faulty += bool(faults)
-        rows.append(row | {"faults": "; ".join(faults) or "none"})
-    _print_table(pd.DataFrame(rows).fillna("-"))
+        if not any(each.is_fault for each in found):
+            row["lung"] = str(len(case.lung_slices))
+            left, mismatches = _slices_left(case, options)
+            found += mismatches
+            row["to do"] = str(left)
+            if left and not mismatches:
+                to_do.append((left, files))
+        case_faults = [each.message for each in found if each.is_fault]
+        faulty += bool(case_faults)
+        faults += case_faults
+        warnings += case.warnings
+        rows.append(row | _names(found))
+    if rows:
+        _print_table(pd.DataFrame([dict.fromkeys(COLUMNS, "-") | row for row in rows]))
+    if faults:
+        print("\nfaults:", *faults, sep="\n  ", flush=True)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     if to_do:
         slices = sum(left for left, _ in to_do)
         print(f"\n{slices} slices of {len(to_do)} volumes to segment with {options.model}", end="")
         if weights.exists():
-            _print_cost(options, slices, [pair for _, pair in to_do])
+            _print_cost(options, slices, [files for _, files in to_do])
         else:
             print(f"; {weights} is missing, so the time is unknown")
     if faulty:
-        raise InputError(f"{faulty} of {len(rows)} volumes have faults; see the table")
+        total = len(options.case_files) + len(options.problems)
+        raise InputError(f"{faulty} of {total} volumes have faults; see above")
     return 0
 
 
 def _print_table(table: pd.DataFrame) -> None:
     widths = {name: max(table[name].str.len().max(), len(name)) for name in table}
     left_aligned = {name: f"{{:<{width}}}".format for name, width in widths.items()}
-    print(table.to_string(index=False, justify="left", formatters=left_aligned))
+    text = table.to_string(index=False, justify="left", formatters=left_aligned)
+    print("\n".join(line.rstrip() for line in text.splitlines()))
 
 
-def _print_cost(options: Options, slices: int, pairs: list[tuple[Path, Path]]) -> None:
+def _print_cost(options: Options, slices: int, cases: list[CaseFiles]) -> None:
     """Print the time and the disk space that slices of volumes need.
 
     Raises `InputError` when there is too little space, or a slice cannot be segmented.
     """
-    case = read_case(*pairs[0], options.window, options.strict_geometry)
+    case = read_case(cases[0])
     cost = _rehearse(case, options)
     duration = timedelta(seconds=round(slices * cost.seconds))
-    expected_bytes = slices * cost.slice_bytes + len(pairs) * cost.volume_bytes
+    expected_bytes = slices * cost.slice_bytes + len(cases) * cost.volume_bytes
     print(f": about {duration} at {cost.seconds:.3g} s each, {expected_bytes / 1e6:.3g} MB")
     for folder in written_folders(case, options):
         existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
@@ -99,47 +118,62 @@ def _print_cost(options: Options, slices: int, pairs: list[tuple[Path, Path]]) -
 
 def _facts(case: Case) -> dict[str, str]:
     """Return the cells of the table that could be read."""
-    facts = {}
+    facts = {"masks": ", ".join(path.name for path in case.files.masks_paths[:2])}
+    if (further := len(case.files.masks_paths) - 2) > 0:
+        facts["masks"] += f" and {further} more"
     if case.image:
-        *size_rc, slices = case.image.array.shape
-        low, high = case.image.array.min(), case.image.array.max()
-        window = case.window
+        array, geometry, window = case.image.array, case.image.geometry, case.window
+        spacing = [f"{size:.3g}" for size in geometry.spacing_mm] if geometry else ["unknown"]
         facts |= {
-            "size": " x ".join(map(str, size_rc)),
-            "slices": str(slices),
-            "voxels": f"{case.image.array.dtype} {low:g} to {high:g}",
-            "window": f"{window.level_hu:g},{window.width_hu:g} HU" if window else "none",
+            "size": "x".join(map(str, array.shape[:2])),
+            "slices": str(array.shape[2]),
+            "spacing mm": ",".join(spacing),
+            "values": f"{array.min():g} to {array.max():g}",
+            "window": f"{window.level_hu:g},{window.width_hu:g}" if window else "full range",
         }
     if case.masks:
-        labels = np.sort(pd.unique(case.masks.array.ravel(order="K")))
-        facts["labels"] = ", ".join(map(str, labels[labels != 0]))
-    if case.image and case.masks:
-        known = case.image.geometry and case.masks.geometry
-        facts["affines"] = (
-            "not known" if not known else "differ" if case.geometry_warning else "agree"
-        )
+        facts["labels"] = _labels(case)
     return facts
 
 
-def _slices_left(case: Case, options: Options, faults: list[str]) -> int:
-    """Count the slices to segment; append a fault if a results folder holds another run."""
+def _labels(case: Case) -> str:
+    """Return the labels of a case, or the names of its objects; at most three and their number."""
+    objects = case.files.reading.objects
+    found = np.sort(pd.unique(case.masks.array.ravel(order="K")))
+    names = [str(each) for each in objects or found[found != 0]]
+    return ", ".join(names) if len(names) < 4 else f"{', '.join(names[:2])}, ... ({len(names)})"
+
+
+def _names(found: list[Finding]) -> dict[str, str]:
+    """Return the cells with the names of faults and warnings."""
+    cells = {"faults": [], "warnings": []}
+    for each in found:
+        name = f"{each.name} (allowed)" if each.is_allowed else each.name
+        cells["faults" if each.is_fault else "warnings"].append(name)
+    empty = {"faults": "none", "warnings": "-"}
+    return {name: ", ".join(dict.fromkeys(cell)) or empty[name] for name, cell in cells.items()}
+
+
+def _slices_left(case: Case, options: Options) -> tuple[int, list[Finding]]:
+    """Count the slices to segment; return a fault for each results folder of another run too."""
     prompted = set(case.prompted(options.empty_slices))
     if options.slice is not None:
-        return int(options.slice in prompted)
-    if options.overwrite or not weights_path(options.model, options.checkpoint).exists():
-        return len(prompted)
-    done = []
+        return int(options.slice in prompted), []
+    if not weights_path(options.model, options.checkpoint).exists():
+        return len(prompted), []
+    done, mismatches = [], []
+    identity = identify(options.model, options.checkpoint)
     for name, protocol in options.protocols.items():
-        study_folder = layout.study_folder(options.output_folder, case.image_path)
+        study_folder = layout.study_folder(options.output_folder, case.files)
         folder = layout.results_folder(study_folder, name, case.name)
-        inputs = case.image.identity, case.masks.identity
-        record = new_record(*inputs, identify(options.model, options.checkpoint), options, protocol)
+        inputs = case.image.identity, case.masks_identities
+        record = new_record(case.files, *inputs, identity, options, protocol)
         try:
-            finished = finished_record(folder, record)
+            finished = finished_record(folder, record, options.overwrite)
             done.append(prompted if finished else kept_slices(folder, record))
         except RunMismatchError as error:
-            faults.append(str(error))
-    return len(prompted - set.intersection(*done)) if done else len(prompted)
+            mismatches.append(Finding("results", str(error), is_fault=True))
+    return len(prompted - set.intersection(*done)) if done else len(prompted), mismatches
 
 
 def _rehearse(case: Case, options: Options) -> Cost:

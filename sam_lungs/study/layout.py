@@ -10,6 +10,8 @@ Without --prompts there is no folder <protocol>.
 import os
 from pathlib import Path
 
+from sam_lungs.data.case import CaseFiles
+
 # A volume's files. run.json is written last and holds the SHA-256 of the others.
 RAW_DATA_NAME = "raw_data.csv"
 SUMMARY_NAME = "results.csv"
@@ -24,9 +26,13 @@ FIGURES_FOLDER = "figures"
 REPORT_NAME = "report.html"
 
 
-def study_folder(output_folder: Path | None, image_path: Path) -> Path:
-    """Return the study folder: `output_folder`, or `results/` beside the image."""
-    return Path(os.path.abspath(output_folder or image_path.parent / "results"))
+def study_folder(output_folder: Path | None, files: CaseFiles) -> Path:
+    """Return the study folder of a case.
+
+    It is `output_folder`, or `results/` in the root of the dataset, or `results/` beside the image.
+    """
+    beside = files.root or files.image_path.parent
+    return Path(os.path.abspath(output_folder or beside / "results"))
 
 
 def results_folder(study_folder: Path, protocol: str, name: str) -> Path:

@@ -1,12 +1,24 @@
 """The options of a study, each defined once, for the command line, run.json and the docs."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
-from sam_lungs.data.windowing import parse_window
+from sam_lungs.data.alignment import ALIGNMENTS
+from sam_lungs.data.case import CaseFiles, Reading
+from sam_lungs.data.manifest import Dataset, read_dataset
+from sam_lungs.data.plausibility import FAULTS
 from sam_lungs.prompts.protocols import NEGATIVES, POINTS, PROTOCOLS, PromptProtocol
 from sam_lungs.segmenters.base import DEVICES, EMBEDDINGS_PRECISIONS, MODELS, PRECISIONS
+from sam_lungs.study.input_options import (
+    check_window,
+    parse_allow,
+    parse_labels,
+    parse_names,
+    parse_spacing,
+)
 from sam_lungs.study.metrics import METRICS, SURFACE_METRICS
 from sam_lungs.utils.cli import option
 from sam_lungs.utils.errors import InputError
@@ -20,13 +32,6 @@ METRIC_NAMES = {
     "volume_dice": "volume_dice",
 }
 PAPER = PromptProtocol()
-
-
-def check_window(text: str) -> str:
-    """Return the text of `--window` after a check, see `data.windowing.choose_window`."""
-    if text != "auto":
-        parse_window(text)
-    return text
 
 
 def parse_metrics(text: str) -> tuple[str, ...]:
@@ -87,33 +92,84 @@ class Options:
     options are in the fingerprint too, as a `PromptProtocol`.
     """
 
-    image_file_path: list[Path] = option(
-        "images: .npy, .npz, .nii or .nii.gz", group="input", short="-i"
+    image_file_path: Sequence[Path] = option(
+        "images: NIfTI, NumPy, NRRD, MHA, PNG or JPEG files, or folders of DICOM files",
+        (),
+        "input",
+        "-i",
+        shown_default="those of --dataset",
     )
-    masks_file_path: list[Path] = option(
-        "label volumes, one per image in the same order; 0 is background, other values are objects",
-        group="input",
-        short="-m",
+    masks_file_path: Sequence[Path] = option(
+        "label volumes, one per image in the same order; 0 is background, other values are objects;"
+        " for one image also several files, one per object",
+        (),
+        "input",
+        "-m",
+        shown_default="those of --dataset",
+    )
+    dataset: Path | None = option(
+        "YAML file that says where the images and masks of a dataset are", None, "input"
+    )
+    cases: tuple[str, ...] | None = option(
+        "process only these cases of the dataset",
+        None,
+        "input",
+        parse=parse_names,
+        metavar="NAME,NAME",
+        shown_default="all",
     )
     slice: int | None = option(
         "process only this slice and print its metrics", None, "input", "-s", metavar="N"
     )
-    window: str = option(
+    window: str | None = option(
         "auto, lung, none, or LEVEL,WIDTH in Hounsfield units",
-        "auto",
+        None,
         "input",
         parse=check_window,
-        decides=True,
+        shown_default="auto, or the dataset file's",
     )
-    strict_geometry: bool = option(
-        "refuse an image and masks whose affines disagree or are unknown",
-        False,
+    labels: Sequence[str] = option(
+        "labels to use, 10,11,12, each an object, or merged to objects, left=10,11 right=12",
+        (),
         "input",
-        decides=True,
+        metavar="LABELS",
+        shown_default="all but 0, or the dataset file's",
+    )
+    align: str | None = option(
+        "how masks are laid over the image; auto: refuse other axes, warn about other positions;"
+        " affine: turn the masks onto the grid of the image; voxels: as stored, as the paper does",
+        None,
+        "input",
+        choices=ALIGNMENTS,
+        shown_default="auto, or the dataset file's",
+    )
+    allow: tuple[str, ...] = option(
+        f"accept these faults: {', '.join(FAULTS)}",
+        (),
+        "input",
+        parse=parse_allow,
+        metavar="NAME,NAME",
+        shown_default="none",
+    )
+    spacing_mm: tuple[float, ...] | None = option(
+        "distance between rows, columns and slices, for files that do not have it",
+        None,
+        "input",
+        parse=parse_spacing,
+        metavar="ROWS,COLUMNS[,SLICES]",
+    )
+    series: str | None = option(
+        "SeriesInstanceUID to read from a folder with several DICOM series",
+        None,
+        "input",
+        metavar="UID",
     )
 
     output_folder: Path | None = option(
-        "folder of the results", None, "output", shown_default="results/ beside the image"
+        "folder of the results",
+        None,
+        "output",
+        shown_default="results/ beside the image, or in the folder of the dataset",
     )
     debug: bool = option(
         "draw every processed slice, and write its prompts", False, "output", "-d", decides=True
@@ -127,7 +183,8 @@ class Options:
         "output",
     )
     overwrite: bool = option(
-        "compute again, and replace existing results, also those of other inputs or options",
+        "replace existing results, also those of other inputs or options; only those of exactly"
+        " this run are kept",
         False,
         "output",
     )
@@ -224,6 +281,7 @@ class Options:
 
     def __post_init__(self) -> None:
         """Raise `InputError` for options that would have no effect in their combination."""
+        self._check_input()
         if self.prompts and self._own_protocol != PAPER:
             raise InputError("--prompts replaces the other prompt options; leave them out")
         if self.negative == "none" and self.negative_offset:
@@ -238,6 +296,24 @@ class Options:
                     raise InputError(f"--{name} has no effect with --slice; leave one of them out")
             if "volume_dice" in self.metrics:
                 raise InputError("--metrics volume_dice has no value with --slice; leave one out")
+
+    def _check_input(self) -> None:
+        images, masks = len(self.image_file_path), len(self.masks_file_path)
+        if self.dataset and (images or masks):
+            raise InputError("--dataset names the images and masks; leave out -i and -m")
+        if self.cases and not self.dataset:
+            raise InputError("--cases has no effect; add --dataset")
+        if not self.dataset and not (images and masks):
+            raise InputError("give images with -i and their masks with -m, or --dataset")
+        if images > 1 and images != masks:
+            raise InputError(
+                f"{images} images but {masks} masks; give one masks file for each image, in the"
+                " same order"
+            )
+        if parse_labels(self.labels) and images == 1 and masks > 1:
+            raise InputError("--labels has no effect with a masks file per object; leave one out")
+        if self.series and images > 1:
+            raise InputError("--series is for one image; process the images one by one")
 
     @property
     def _own_protocol(self) -> PromptProtocol:
@@ -255,15 +331,38 @@ class Options:
         """Whether a metric is measured in mm."""
         return any(metric in SURFACE_METRICS for metric in self.metrics)
 
-    @property
-    def pairs(self) -> list[tuple[Path, Path]]:
-        """The paths of each image and its masks.
+    @cached_property
+    def case_files(self) -> list[CaseFiles]:
+        """The cases to process, with the options for reading them.
 
-        Raises `InputError` when there are not as many masks as images.
+        Raises `InputError` as `read_dataset` does, and for `--labels` with a dataset that has a
+        masks file per object.
         """
-        if len(self.image_file_path) != len(self.masks_file_path):
-            raise InputError(
-                f"{len(self.image_file_path)} images but {len(self.masks_file_path)} masks; give"
-                " one masks file for each image, in the same order"
-            )
-        return list(zip(self.image_file_path, self.masks_file_path, strict=True))
+        given = {
+            "window": self.window,
+            "align": self.align,
+            "objects": parse_labels(self.labels),
+            "spacing_mm": self.spacing_mm,
+            "series": self.series,
+            "allow": self.allow or None,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        if self._dataset:
+            cases = self._dataset.cases
+            if self.labels and any(len(files.masks_paths) > 1 for files in cases):
+                raise InputError(f"{self.dataset}: has a masks file per object; leave out --labels")
+            return [replace(each, reading=replace(each.reading, **given)) for each in cases]
+        reading = Reading(**given)
+        if len(self.image_file_path) == 1:
+            return [CaseFiles(self.image_file_path[0], tuple(self.masks_file_path), reading)]
+        paths = zip(self.image_file_path, self.masks_file_path, strict=True)
+        return [CaseFiles(image, (masks,), reading) for image, masks in paths]
+
+    @property
+    def problems(self) -> list[str]:
+        """A line for each file of the dataset that has no counterpart."""
+        return self._dataset.problems if self._dataset else []
+
+    @cached_property
+    def _dataset(self) -> Dataset | None:
+        return read_dataset(self.dataset, self.cases) if self.dataset else None

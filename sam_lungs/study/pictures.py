@@ -90,7 +90,7 @@ def draw_prediction(
 
 def upright(geometry: Geometry | None) -> np.ndarray:
     """Return the orientation of rows and columns in the picture, (2, 2), as nibabel defines it."""
-    if geometry is None:
+    if geometry is None or not geometry.is_oriented:
         return np.array([[0, 1], [1, 1]])
     stored = geometry.orientation
     turned = UPRIGHT_CODES[stored[2]] + stored[2]

@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
-from sam_lungs.data.case import Case
+from sam_lungs.data.case import Case, CaseFiles, Finding
+from sam_lungs.data.volume import NUMPY_SUFFIXES
 from sam_lungs.data.windowing import slice_to_rgb
 from sam_lungs.prompts.protocols import PromptProtocol
 from sam_lungs.prompts.rules import make_prompts
@@ -25,6 +26,12 @@ from sam_lungs.study.unfinished import RunMismatchError, UnfinishedRun, finished
 from sam_lungs.utils.errors import InputError, report
 from sam_lungs.utils.files import FolderInUseError, check_writable, locked_folder
 from sam_lungs.utils.progress import Progress
+
+# Options that `image`, `masks` and `reading` of a run record hold.
+IN_READING = (
+    *("image_file_path", "masks_file_path"),
+    *("window", "align", "labels", "spacing_mm", "series"),
+)
 
 
 def process_case(case: Case, segmenters: Sequence[Segmenter], options: Options) -> int:
@@ -65,7 +72,7 @@ def process_slice(case: Case, segmenters: Sequence[Segmenter], options: Options)
     for segmented in _segment(case, segmenters, options, prompted_as, names):
         for number, name in enumerate(names):
             if options.debug:
-                study_folder = layout.study_folder(options.output_folder, case.image_path)
+                study_folder = layout.study_folder(options.output_folder, case.files)
                 folder = layout.slice_debug_folder(study_folder, name, case.name)
                 _draw(case, segmented, number, folder)
             if name:
@@ -89,17 +96,21 @@ def _open(
     protocol: PromptProtocol,
 ) -> Recorder | None:
     """Lock a results folder and return its recorder; None when the run is finished."""
-    study_folder = layout.study_folder(options.output_folder, case.image_path)
+    study_folder = layout.study_folder(options.output_folder, case.files)
     folder = layout.results_folder(study_folder, name, case.name)
     stack.enter_context(locked_folder(folder))
+    identities = case.image.identity, case.masks_identities
     record = replace(
-        new_record(case.image.identity, case.masks.identity, segmenter.identity, options, protocol),
+        new_record(case.files, *identities, segmenter.identity, options, protocol),
         window_hu=case.window and list(case.window.range_hu),
-        geometry_warning=case.geometry_warning,
+        findings=[
+            {"name": each.name, "message": each.message, "is_allowed": each.is_allowed}
+            for each in case.findings
+        ],
     )
-    if not options.overwrite and finished_record(folder, record):
+    if finished_record(folder, record, options.overwrite):
         return None
-    log = stack.enter_context(UnfinishedRun(folder, record, options.overwrite))
+    log = stack.enter_context(UnfinishedRun(folder, record))
     if log.discarded_slices:
         print(
             f"{folder}: {log.discarded_slices} slices were made on another device, or with other"
@@ -110,7 +121,12 @@ def _open(
 
 
 def new_record(
-    image: dict, masks: dict, segmenter: dict, options: Options, protocol: PromptProtocol
+    files: CaseFiles,
+    image: dict,
+    masks: list[dict],
+    segmenter: dict,
+    options: Options,
+    protocol: PromptProtocol,
 ) -> RunRecord:
     """Return the record of a new run.
 
@@ -118,12 +134,17 @@ def new_record(
     """
     recorded = {True: {}, False: {}}
     for each in fields(options):
-        if each.name not in ("image_file_path", "masks_file_path"):
+        if each.name not in IN_READING:
             recorded[each.metadata["decides"]][each.name] = getattr(options, each.name)
     content = {
         "numbers_version": NUMBERS_VERSION,
         "image": image,
         "masks": masks,
+        "reading": {
+            name: value for name, value in asdict(files.reading).items() if name != "allow"
+        },
+        "patient": files.patient,
+        "subset": files.subset,
         "segmenter": segmenter,
         "options": recorded[True],
         "other_options": recorded[False],
@@ -209,39 +230,46 @@ def _draw(case: Case, segmented: SegmentedSlice, number: int, folder: Path) -> N
         prediction,
         case.image.geometry,
     )
+    masks_paths = [str(path) for path in case.files.masks_paths]
     of_slice = {
-        "image": str(case.image_path),
-        "masks": str(case.masks_path),
+        "image": str(case.files.image_path),
+        "masks": masks_paths if len(masks_paths) > 1 else masks_paths[0],
         "slice": prompted.index,
     }
     write_prompts(folder / layout.prompts_name(prompted.index), of_slice, prompts)
 
 
-def case_faults(case: Case, options: Options) -> list[str]:
-    """Return every fault of a case: of its files, and of the options for it."""
-    faults = list(case.faults)
+def findings(case: Case, options: Options) -> list[Finding]:
+    """Return every finding about a case: about its files, and about the options for it."""
+    found, path = list(case.findings), case.files.image_path
+
+    def add_fault(name: str, message: str) -> None:
+        found.append(Finding(name, message, is_fault=True))
+
     if case.image:
         slices = case.image.array.shape[2]
         if options.slice is not None and not 0 <= options.slice < slices:
-            faults.append(f"{case.image_path}: no slice {options.slice}; give 0 to {slices - 1}")
+            add_fault("slice", f"{path}: no slice {options.slice}; give 0 to {slices - 1}")
         needs = "--save_masks" if options.save_masks else options.needs_spacing and "--metrics"
         if needs and case.image.geometry is None:
-            faults.append(
-                f"{case.image_path}: its affine is unknown, and so are the position and size of"
-                f" its voxels; convert it with nifti_to_numpy.py, or leave out {needs}"
+            convert = "convert the original volume with nifti_to_numpy.py, "
+            add_fault(
+                "spacing",
+                f"{path}: the size of its voxels is unknown; give it with --spacing_mm,"
+                f" {convert if path.suffix in NUMPY_SUFFIXES else ''}or leave out {needs}",
             )
     for folder in written_folders(case, options):
         try:
             check_writable(folder)
         except InputError as error:
-            faults.append(str(error))
-    return faults
+            add_fault("folder", str(error))
+    return found
 
 
 def written_folders(case: Case, options: Options) -> list[Path]:
     """Return the folders that processing a case writes to."""
     folders = [options.embeddings_folder] if options.embeddings_folder else []
-    study_folder = layout.study_folder(options.output_folder, case.image_path)
+    study_folder = layout.study_folder(options.output_folder, case.files)
     for name in options.protocols:
         if options.slice is None:
             folders.append(layout.results_folder(study_folder, name, case.name))

@@ -3,102 +3,128 @@
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from sam_lungs.data.case import Case
-from sam_lungs.data.readers import identify, read_case
-from sam_lungs.data.volume import volume_name
+from sam_lungs.data.case import CaseFiles, read_case
+from sam_lungs.data.readers import identify
 from sam_lungs.segmenters import registry
 from sam_lungs.segmenters.base import Segmenter
 from sam_lungs.study import layout
 from sam_lungs.study.options import Options
 from sam_lungs.study.pipeline import map_ahead
-from sam_lungs.study.process import case_faults, new_record, process_case, process_slice
-from sam_lungs.study.run_record import code_sha256
-from sam_lungs.study.setup import load_segmenters, prepare
+from sam_lungs.study.process import findings, new_record, process_case, process_slice
+from sam_lungs.study.run_record import RunRecord, code_sha256
+from sam_lungs.study.setup import existing_cases, load_segmenters, prepare
 from sam_lungs.study.unfinished import RunMismatchError, finished_record
 from sam_lungs.utils.errors import InputError, report
+from sam_lungs.utils.files import FolderInUseError, locked_folder
 
 
 def run_study(options: Options) -> int:
-    """Process the images, each with its masks; skip finished volumes, resume unfinished ones.
+    """Process the cases; skip finished ones, resume unfinished ones.
 
-    A bad volume is reported on standard error and the others are processed. Returns the exit
-    status, 1 if any volume was bad.
+    A bad case is reported on standard error and the others are processed. Warnings about the files
+    of a case are printed there too. Returns the exit status, 1 if any case was bad.
 
     Raises `InputError` as `prepare` does, when the model cannot be loaded, and when results cannot
     be written.
     """
     prepare(options)
-    status = 0
+    cases, faults = existing_cases(options)
+    for fault in faults:
+        report(InputError(fault))
+    status = int(bool(faults))
 
     @cache
     def segmenters() -> list[Segmenter]:
         return load_segmenters(options)
 
-    def unfinished() -> Iterator[tuple[Path, Path]]:
+    def unfinished() -> Iterator[CaseFiles]:
         nonlocal status
-        for pair in options.pairs:
+        for files in cases:
             try:
-                if is_finished(*pair, options):
-                    print(f"{volume_name(pair[0])}: finished before, skipped")
+                if is_finished(files, options):
+                    print(f"{files.name}: finished before, skipped")
                 else:
-                    yield pair
-            except RunMismatchError as error:
+                    yield files
+            except (RunMismatchError, FolderInUseError) as error:
                 report(error)
                 status = 1
 
-    def read(pair: tuple[Path, Path]) -> Case:
-        return read_case(*pair, options.window, options.strict_geometry)
-
     with ThreadPoolExecutor(1) as reader:
-        for case in map_ahead(reader, read, unfinished(), ahead=1):
-            if faults := case_faults(case, options):
+        for case in map_ahead(reader, read_case, unfinished(), ahead=1):
+            found = findings(case, options)
+            if faults := [each.message for each in found if each.is_fault]:
                 report(InputError(faults[0]))
                 status = 1
                 continue
-            if case.geometry_warning:
-                print(f"warning: {case.geometry_warning}", file=sys.stderr)
+            for warning in case.warnings:
+                print(f"warning: {warning}", file=sys.stderr)
             if options.slice is None:
                 status |= process_case(case, segmenters(), options)
                 continue
-            if len(options.pairs) > 1:
-                print(f"{case.image_path}:")
+            if len(options.case_files) > 1:
+                print(f"{case.files.image_path}:")
             if options.slice in case.prompted(options.empty_slices):
                 process_slice(case, segmenters(), options)
             else:
-                print(f"{case.image_path}: slice {options.slice} has no lung, so no prompts")
+                print(f"{case.files.image_path}: slice {options.slice} has no lung, so no prompts")
     return status
 
 
-def is_finished(image_path: Path, masks_path: Path, options: Options) -> bool:
-    """Return whether all results of an image are finished; its files are hashed, not parsed.
+def is_finished(files: CaseFiles, options: Options) -> bool:
+    """Return whether all results of a case are finished; its files are hashed, not parsed.
 
-    A warning is printed when other code made finished ones.
+    A warning is printed when other code made finished ones. Where the dataset file gives a finished
+    case another patient or subset, its run.json is written again.
 
     Raises `InputError` when a results folder holds another run.
     """
-    if options.slice is not None or options.overwrite:
+    if options.slice is not None:
         return False
-    study_folder = layout.study_folder(options.output_folder, image_path)
-    name = volume_name(image_path)
-    folders = {each: layout.results_folder(study_folder, each, name) for each in options.protocols}
+    study_folder = layout.study_folder(options.output_folder, files)
+    folders = {
+        each: layout.results_folder(study_folder, each, files.name) for each in options.protocols
+    }
     if not any(folder.exists() for folder in folders.values()):
         return False
     try:
-        inputs = [identify(path) for path in (image_path, masks_path)]
+        image = identify(files.image_path)
+        masks = [identify(path) for path in files.masks_paths]
     except InputError:  # reported when the files are read
         return False
     identity = registry.identify(options.model, options.checkpoint)
-    # All folders are checked, to report another run before hours are spent.
-    records = [
-        finished_record(folder, new_record(*inputs, identity, options, options.protocols[each]))
+    asked = {
+        folder: new_record(files, image, masks, identity, options, options.protocols[each])
         for each, folder in folders.items()
-    ]
-    if any(each and each.environment.get("code_sha256") != code_sha256() for each in records):
+    }
+    # All folders are checked, to report another run before hours are spent.
+    there = {
+        folder: finished_record(folder, record, options.overwrite)
+        for folder, record in asked.items()
+    }
+    finished = {folder: record for folder, record in there.items() if record}
+    if any(each.environment.get("code_sha256") != code_sha256() for each in finished.values()):
         print(
-            f"warning: {name}: other code made these results; --overwrite computes them again",
+            f"warning: {files.name}: other code made these results; --overwrite computes them"
+            " again",
             file=sys.stderr,
         )
-    return all(records)
+    for folder, record in finished.items():
+        if options.dataset and (record.patient, record.subset) != (files.patient, files.subset):
+            _write_patient(folder, asked[folder])
+    return len(finished) == len(folders)
+
+
+def _write_patient(folder: Path, record: RunRecord) -> None:
+    """Write the patient and subset of `record` to the run.json of the same, finished run.
+
+    Raises `InputError` when another process works in the folder, or it cannot be written.
+    """
+    with locked_folder(folder):
+        # Read again, because another process may have replaced the results.
+        if there := finished_record(folder, record):
+            new = replace(there, patient=record.patient, subset=record.subset)
+            new.write(folder, list(there.files))

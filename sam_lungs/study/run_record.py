@@ -7,10 +7,10 @@ is only recorded.
 
 import json
 import platform
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import get_origin
+from typing import get_args, get_origin
 
 from sam_lungs.study.layout import RAW_DATA_NAME, RUN_NAME
 from sam_lungs.utils import provenance
@@ -25,17 +25,23 @@ CODE = (
     *("data/*.py", "prompts/*.py", "segmenters/*.py"),
     *(f"study/{name}.py" for name in ("metrics", "pipeline", "process", "recorder", "results")),
 )
+# Keys of `reading` whose option has another name.
+READING_OPTIONS = {"objects": "labels"}
 
 
 @dataclass(frozen=True)
 class RunRecord:
     """The content of a volume's run.json.
 
-    image, masks: `file`, `sha256`, and for an array with a sidecar `conversion`, its SHA-256.
+    image, masks: `file`, `sha256`, and for an array with a sidecar `conversion`, its SHA-256; masks
+        has an entry per masks file.
+    reading: `data.case.Reading` without `allow`: how the files are read.
     segmenter: the segmenter's identity, see `segmenters.base`.
-    options: the options that decide the results. other_options: all others, without the paths of
-        volumes.
+    options: the options that decide the results, without those in `reading`. other_options: all
+        others, without the paths of volumes.
     protocol: the prompt protocol. window_hu: lowest and highest value of the window, or None.
+    patient, subset: from the dataset file. findings: `name`, `message` and `is_allowed` of each
+        warning and each fault that was accepted.
     environment: `device`, `threads`, `packages`, `code_sha256`, `commit`, `python`, `system`.
     started: time in UTC. seconds, seconds_per_slice: time that segmenting took.
     files: the SHA-256 of the other result files, by their paths in the folder.
@@ -43,7 +49,8 @@ class RunRecord:
 
     numbers_version: int
     image: dict
-    masks: dict
+    masks: list[dict]
+    reading: dict
     segmenter: dict
     options: dict
     other_options: dict
@@ -51,7 +58,9 @@ class RunRecord:
     environment: dict
     command: list[str]
     window_hu: list[float] | None = None
-    geometry_warning: str | None = None
+    patient: str | None = None
+    subset: str | None = None
+    findings: list[dict] = field(default_factory=list)
     started: str | None = None
     seconds: float | None = None
     seconds_per_slice: float | None = None
@@ -64,9 +73,16 @@ class RunRecord:
             raise ValueError("not an object")
         for each in fields(cls):
             value = content.get(each.name, each.default)
-            if each.type in (int, dict, list[str]) and not isinstance(
-                value, get_origin(each.type) or each.type
-            ):
+            if each.type in (int, dict, str | None):
+                is_valid = isinstance(value, each.type)
+            elif get_origin(each.type) is list:
+                (item_type,) = get_args(each.type)
+                is_valid = isinstance(value, list) and all(
+                    isinstance(item, item_type) for item in value
+                )
+            else:
+                continue
+            if not is_valid:
                 raise ValueError(f"{each.name} is {value!r}")
         weights = content["segmenter"].get("weights", {})
         if not (isinstance(weights, dict) and all(isinstance(x, str) for x in weights.values())):
@@ -117,11 +133,14 @@ class RunRecord:
         """Everything that decides the results, by name; JSON values."""
         return {
             "numbers version": self.numbers_version,
-            **{f"--{name}": value for name, value in sorted(self.options.items())},
+            **{
+                f"--{READING_OPTIONS.get(name, name)}": value
+                for name, value in sorted((self.reading | self.options).items())
+            },
             **{f"prompts: {name}": value for name, value in self.protocol.items()},
             **{
                 f"{role} {key}": value
-                for role, identity in (("image", self.image), ("masks", self.masks))
+                for role, identity in self._inputs
                 for key, value in identity.items()
                 if key != "file"
             },
@@ -129,6 +148,13 @@ class RunRecord:
             "weights": sorted(self.segmenter.get("weights", {}).values()),
             "preprocessing": self.segmenter.get("preprocessing"),
         }
+
+    @property
+    def _inputs(self) -> list[tuple[str, dict]]:
+        """The name of each input file in a message, and its identity."""
+        names = ["masks", *(f"masks file {number}" for number in range(2, len(self.masks) + 1))]
+        masks = zip(names[: len(self.masks)], self.masks, strict=True)
+        return [("image", self.image), *masks]
 
     @property
     def slices_made_by(self) -> dict[str, object]:

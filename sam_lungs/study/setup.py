@@ -1,8 +1,13 @@
 """The steps before the first case of a study: set threads, check options, load the model."""
 
+import os
+from pathlib import Path
+
 import torch
 
-from sam_lungs.data.volume import volume_name
+from sam_lungs.data.case import CaseFiles
+from sam_lungs.data.zenodo import PAPER_VOLUMES
+from sam_lungs.prompts.protocols import PROTOCOLS
 from sam_lungs.segmenters import registry
 from sam_lungs.segmenters.base import Segmenter
 from sam_lungs.segmenters.devices import choose_devices
@@ -10,25 +15,53 @@ from sam_lungs.study import layout
 from sam_lungs.study.options import Options
 from sam_lungs.utils.errors import InputError
 
+MAX_NAME_BYTES = 255  # of a file name, on all common file systems
+
 
 def prepare(options: Options) -> None:
     """Set the threads, and check the options that concern all cases.
 
-    Raises `InputError` when two images would share a results folder, or there is no such device.
+    Raises `InputError` for a dataset file that cannot be read, when the results of a case cannot be
+    named after it, or would be mixed with those of another case, and when there is no such device.
     """
     if options.threads:
         torch.set_num_threads(options.threads)
     choose_devices(options.device)
-    folders = set()
-    for image_path, _ in options.pairs:
-        study_folder = layout.study_folder(options.output_folder, image_path)
-        folder = layout.results_folder(study_folder, "", volume_name(image_path))
-        if folder in folders:
+    images = {}
+    for files in options.case_files:
+        study_folder = layout.study_folder(options.output_folder, files)
+        _check_name(files, layout.results_folder(study_folder, "", files.name))
+        # Without `image_`, because the tables leave it out.
+        key = study_folder, files.name.removeprefix("image_")
+        if key in images:
             raise InputError(
-                f"{image_path}: another image has the same name, so both would write to {folder};"
-                " rename one of them"
+                f"{files.image_path}: has the same name as {images[key]} ({files.name}), so their"
+                f" results in {study_folder} would be mixed; rename one of them"
             )
-        folders.add(folder)
+        images[key] = files.image_path
+
+
+def existing_cases(options: Options) -> tuple[list[CaseFiles], list[str]]:
+    """Return the cases whose files exist, and the faults of the others.
+
+    All missing files are one fault, because they mostly have one reason.
+    """
+    existing, missing = [], []
+    for files in options.case_files:
+        paths = (files.image_path, *files.masks_paths)
+        if absent := [path for path in paths if not os.path.exists(path)]:
+            missing.append((files.name, absent))
+        else:
+            existing.append(files)
+    faults = list(options.problems)
+    if missing:
+        remedy = "check the path (nifti_to_numpy.py makes arrays)"
+        if missing[0][0].removeprefix("image_") in PAPER_VOLUMES:
+            remedy = "run scripts/download_dataset.sh, then scripts/nifti_to_numpy.sh"
+        first, *others = [path for _, absent in missing for path in absent]
+        count = f"; {1 + len(others)} files of {len(missing)} cases are missing" if others else ""
+        faults.append(f"{first}: no such file{count}; {remedy}")
+    return existing, faults
 
 
 def load_segmenters(options: Options) -> list[Segmenter]:
@@ -36,3 +69,23 @@ def load_segmenters(options: Options) -> list[Segmenter]:
     return registry.load_segmenters(
         options.model, options.checkpoint, options.device, options.precision
     )
+
+
+def _check_name(files: CaseFiles, results_folder: Path) -> None:
+    """Raise `InputError` when the results of a case cannot be named after it."""
+    for path in (files.image_path, *files.masks_paths, results_folder):
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{path}: its name is not UTF-8; rename it") from None
+    name = files.name
+    if name in (layout.FIGURES_FOLDER, *PROTOCOLS) or name.endswith((".csv", ".html")):
+        raise InputError(
+            f"{files.image_path}: its results would be named {name}, which is the name of another"
+            " result; rename it"
+        )
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise InputError(
+            f"{files.image_path}: its results cannot be named {name}, because this is longer than"
+            f" {MAX_NAME_BYTES} bytes; give it a shorter name"
+        )

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,36 +33,32 @@ class RunMismatchError(InputError):
     """A results folder holds the results of another run, or changed ones."""
 
 
-def finished_record(folder: Path, record: RunRecord) -> RunRecord | None:
+def finished_record(folder: Path, record: RunRecord, overwrite: bool = False) -> RunRecord | None:
     """Return the record of the finished run in a results folder; None when it is not finished.
 
-    record: of the requested run.
+    record: of the requested run. overwrite: the results may be replaced; only those of the same
+        code and environment count as finished.
 
-    Raises `RunMismatchError` when the folder holds another run, or files that have changed since.
+    Raises `RunMismatchError` when the folder holds another run, or files that have changed since,
+    and may not be replaced.
     """
-    begun, _ = _read_log(folder)
     try:
-        there = RunRecord.from_json(begun[0]) if begun else RunRecord.read(folder)
-    except (InputError, ValueError) as error:
-        raise RunMismatchError(
-            f"{folder}: its {RUN_NAME} is not a run record of this version; {REMEDY}"
-        ) from error
-    if there is None:
+        there = _finished_record(folder, record)
+    except RunMismatchError:
+        if overwrite:
+            return None
+        raise
+    if there and overwrite and there.slices_made_by != record.slices_made_by:
         return None
-    if there.fingerprint != record.fingerprint:
-        difference = provenance.difference(there.fingerprint, record.fingerprint)
-        raise RunMismatchError(f"{folder}: holds another run ({difference}); {REMEDY}")
-    if begun:
-        return None
-    if changed := there.changed_file(folder):
-        raise RunMismatchError(f"{changed}: has changed since it was written; {REMEDY}")
     return there
 
 
 def kept_slices(folder: Path, record: RunRecord) -> set[int]:
     """Return the slices of the unfinished run in a results folder that `record` would keep."""
-    begun, *lines = _read_log(folder)[0] or [None]
-    return {line["index"] for line in lines} if begun and _keeps(begun, record) else set()
+    lines, _ = _read_log(folder)
+    there = _begun_record(lines, record)
+    is_kept = there and there.slices_made_by == record.slices_made_by
+    return {line["index"] for line in lines[1:]} if is_kept else set()
 
 
 class UnfinishedRun:
@@ -72,10 +68,10 @@ class UnfinishedRun:
     discarded_slices: number of slices that were not kept.
     """
 
-    def __init__(self, folder: Path, record: RunRecord, overwrite: bool) -> None:
+    def __init__(self, folder: Path, record: RunRecord) -> None:
         """Resume the run in a results folder, or start it. The caller holds the folder's lock.
 
-        overwrite: start again and discard any log that exists.
+        The log of another run is discarded: `finished_record` has checked that it may be.
 
         Raises `InputError` when it cannot be written.
         """
@@ -83,11 +79,15 @@ class UnfinishedRun:
         self._path = self.folder / LOG_NAME
         self._synced = time.monotonic()
         self.discarded_slices = 0
-        lines, size = ([], 0) if overwrite else _read_log(folder)
-        if lines and _keeps(lines[0], record):
-            record = RunRecord.from_json(lines[0])
+        lines, size = _read_log(folder)
+        there = _begun_record(lines, record)
+        if there and there.slices_made_by == record.slices_made_by:
+            about_files = {
+                name: getattr(record, name) for name in ("patient", "subset", "findings")
+            }
+            record = replace(there, **about_files)
         else:
-            self.discarded_slices = len(lines[1:])
+            self.discarded_slices = len(lines[1:]) if there else 0
             lines, size = [], 0
         self.record, self.lines = record, lines[1:]
         try:
@@ -162,9 +162,33 @@ class UnfinishedRun:
         )
 
 
-def _keeps(begun: dict, record: RunRecord) -> bool:
-    """Return whether the slices of an unfinished run may be kept for the run of `record`."""
-    return RunRecord.from_json(begun).slices_made_by == record.slices_made_by
+def _finished_record(folder: Path, record: RunRecord) -> RunRecord | None:
+    begun, _ = _read_log(folder)
+    try:
+        there = RunRecord.from_json(begun[0]) if begun else RunRecord.read(folder)
+    except (InputError, ValueError) as error:
+        raise RunMismatchError(
+            f"{folder}: its {RUN_NAME} is not a run record of this version; {REMEDY}"
+        ) from error
+    if there is None:
+        return None
+    if there.fingerprint != record.fingerprint:
+        difference = provenance.difference(there.fingerprint, record.fingerprint)
+        raise RunMismatchError(f"{folder}: holds another run ({difference}); {REMEDY}")
+    if begun:
+        return None
+    if changed := there.changed_file(folder):
+        raise RunMismatchError(f"{changed}: has changed since it was written; {REMEDY}")
+    return there
+
+
+def _begun_record(lines: list[dict], record: RunRecord) -> RunRecord | None:
+    """Return the record at the start of a log; None unless it has the fingerprint of `record`."""
+    try:
+        there = RunRecord.from_json(lines[0]) if lines else None
+    except ValueError:  # of another version
+        return None
+    return there if there and there.fingerprint == record.fingerprint else None
 
 
 def _read_log(folder: Path) -> tuple[list[dict], int]:

@@ -5,6 +5,7 @@ As in `statistics`, intervals and p-values are over cases (patients), never over
 """
 
 import warnings
+from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
 
@@ -14,7 +15,8 @@ from scipy import stats
 
 from sam_lungs.study.metrics import METRICS
 from sam_lungs.summary.join import JoinedResults, join_results
-from sam_lungs.summary.statistics import bootstrap_interval, case_of
+from sam_lungs.summary.patients import Patients
+from sam_lungs.summary.statistics import bootstrap_interval, patient_of
 from sam_lungs.utils.errors import InputError
 
 PUBLISHED_VOLUMES = Path(__file__).with_name("published_volumes.csv")
@@ -36,7 +38,8 @@ def compare_with_published(
 ) -> pd.DataFrame:
     """Return a row per volume that is both in the study and published.
 
-    slices: columns `image,slice,jaccard,dice`; names are with or without `image_`.
+    slices: columns `image,slice,jaccard,dice`; names are with or without `image_`. Of two volumes
+        that differ only in that, the one with the published name is compared.
     published_slices: the same columns, for any of the published volumes. Their means, in full
         precision, replace those of `published_volumes`.
 
@@ -51,6 +54,7 @@ def compare_with_published(
         published_slices = slices.head(0)
     means = published_volumes().set_index("image").drop(columns="slices")
     means.columns = means.columns.str.removesuffix("_avg")
+    published_slices, slices = (_renamed(each, means.index) for each in (published_slices, slices))
     means.update(_volume_means(published_slices))
     table = means.merge(_volume_means(slices), on="image", suffixes=("_published", "_reproduced"))
     for metric in METRICS:
@@ -70,11 +74,15 @@ def pair_slices(
 ) -> pd.DataFrame:
     """Return the slices with lung that both tables have, matched by image and slice number.
 
+    Images match with the same name, else with and without `image_`; the result has the names of
+    `second`.
+
     first, second: columns `image,slice,jaccard,dice`, NaN in slices without lung.
     names: suffixes of the columns of metrics in the result, as in `dice_published`.
 
     Raises `InputError` when a volume has a slice twice.
     """
+    first = _renamed(first, second["image"])
     first, second = (_slices(table).dropna(subset=METRICS) for table in (first, second))
     return first.merge(second, on=["image", "slice"], suffixes=tuple(f"_{name}" for name in names))
 
@@ -114,8 +122,10 @@ def verdict(comparison: pd.DataFrame) -> str:
     )
 
 
-def read_runs(folders: list[Path]) -> dict[str, JoinedResults]:
+def read_runs(folders: list[Path], patients: Patients | None = None) -> dict[str, JoinedResults]:
     """Join results folders, each named by its folder, or by its path if names coincide.
+
+    patients: see `join_results`.
 
     Raises `InputError` when a folder is given twice or cannot be read.
     """
@@ -125,15 +135,15 @@ def read_runs(folders: list[Path]) -> dict[str, JoinedResults]:
         unique = name if names.count(name) == 1 else str(folder.resolve())
         if unique in runs:
             raise InputError(f"{folder}: given twice; give each results folder once")
-        runs[unique] = join_results(folder)
+        runs[unique] = join_results(folder, patients)
     return runs
 
 
 def compare_runs(runs: dict[str, JoinedResults]) -> pd.DataFrame:
     """Return the differences of runs: a row per pair of runs, in order, and metric.
 
-    Only slices with lung that both runs have are compared. A case counts once, as the mean over its
-    volumes of the mean over their slices.
+    Only slices with lung that both runs have are compared. A patient counts once, as the mean over
+    their volumes of the mean over the slices; patients are those that either run knows.
 
     Columns: those of `comparison.csv` in docs/results.md. `effect` is `rank_biserial`. `p` is
     two-sided, without the cases that do not differ; NaN for fewer than two cases, and when none
@@ -150,6 +160,7 @@ def compare_runs(runs: dict[str, JoinedResults]) -> pd.DataFrame:
         pairs = pair_slices(*both, ("first", "second"))
         if pairs.empty:
             raise InputError(f"{first} and {second} have no slice with lung in common")
+        pairs["case"] = patient_of(pairs.merge(_patients(runs[first], runs[second]), how="left"))
         with_lung = sum(len(slices.dropna(subset=METRICS)) for slices in both)
         counts = {"slices": len(pairs), "slices_left_out": with_lung - 2 * len(pairs)}
         for metric in METRICS:
@@ -185,10 +196,28 @@ def holm(p: pd.Series) -> pd.Series:
     return (ordered * factors).clip(upper=1).cummax().reindex(p.index)
 
 
+def _renamed(table: pd.DataFrame, names: Iterable[str]) -> pd.DataFrame:
+    """Return a table of images, renamed to those of `names` that differ only in `image_`.
+
+    A name that is in both stays: of `a` and `image_a`, only one can be `a`.
+    """
+    images = set(table["image"])
+    bare = {name.removeprefix("image_"): name for name in set(names) - images}
+    renamed = {
+        image: bare.get(image.removeprefix("image_"), image) for image in images - set(names)
+    }
+    return table.assign(image=table["image"].map(lambda image: renamed.get(image, image)))
+
+
+def _patients(first: JoinedResults, second: JoinedResults) -> pd.DataFrame:
+    """Return the columns image, with the names of `second`, and patient, as far as it is known."""
+    both = [second.volumes, _renamed(first.volumes, second.volumes["image"])]
+    return pd.concat(both).groupby("image", as_index=False)["patient"].first()
+
+
 def _slices(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns image, without `image_`, slice and METRICS of a table of slices."""
+    """Return the columns image, slice and METRICS of a table of slices."""
     table = table[["image", "slice", *METRICS]]
-    table = table.assign(image=table["image"].str.removeprefix("image_"))
     duplicates = table[table.duplicated(["image", "slice"])]
     if len(duplicates):
         image, number = duplicates.iloc[0][["image", "slice"]]
@@ -202,8 +231,8 @@ def _volume_means(slices: pd.DataFrame) -> pd.DataFrame:
 
 
 def _compare_cases(pairs: pd.DataFrame, metric: str, counts: dict) -> dict:
-    volumes = pairs.groupby("image")[[f"{metric}_first", f"{metric}_second"]].mean()
-    cases = volumes.groupby(case_of).mean()
+    volumes = pairs.groupby(["case", "image"])[[f"{metric}_first", f"{metric}_second"]].mean()
+    cases = volumes.groupby("case").mean()
     first, second = (column for _, column in cases.items())
     # Rounding errors would turn equal values into differences, and break ties.
     differences = (second - first).round(12).to_numpy()

@@ -16,7 +16,7 @@ from scipy import stats
 
 from sam_lungs.prompts.protocols import PROTOCOLS
 from sam_lungs.study.metrics import METRICS
-from sam_lungs.summary.statistics import CONFIDENCE, subset_of
+from sam_lungs.summary.statistics import CONFIDENCE
 from sam_lungs.utils.files import atomic_write
 
 # Used for drawing and for saving, because matplotlib makes some texts only when it saves.
@@ -48,8 +48,10 @@ STYLE = {
 }
 PAGE_WIDTH_INCHES = 7
 
-# A colour of Okabe and Ito's palette and a marker for each subset, in alphabetical order.
+# A colour of Okabe and Ito's palette and a marker for each subset, in alphabetical order. Slices
+# whose subset is not known are drawn alike, under the name UNNAMED.
 SUBSET_STYLES = (("#0072B2", "o"), ("#E69F00", "^"), ("#009E73", "s"), ("#CC79A7", "D"))
+UNNAMED = "slices"
 METRIC_NAMES = {"jaccard": "Jaccard index", "dice": "Dice score"}
 
 
@@ -59,23 +61,22 @@ def draw_box_plots(slices: pd.DataFrame) -> Figure:
 
     The label of a box has its number n of slices. One subset alone has no box of its own.
 
-    slices: columns `image`, `jaccard`, `dice`.
+    slices: columns `image`, `subset`, `jaccard`, `dice`.
     """
+    slices = _with_style(slices)
     with_lung = slices[slices["dice"].notna()]
-    styles = _subset_styles(slices["image"])
-    boxes = {"all": with_lung}
-    if len(styles) > 1:
-        boxes |= dict(iter(with_lung.groupby(with_lung["image"].map(subset_of))))
-    boxes |= dict(iter(with_lung.groupby("image", sort=False)))
+    boxes = [("all", with_lung, "#BBBBBB")]
+    for column in (["subset"] if slices["subset"].nunique() > 1 else []) + ["image"]:
+        for name, rows in with_lung.groupby(column, sort=column == "subset"):
+            boxes.append((name, rows, rows["color"].iloc[0]))
 
     figure = Figure(figsize=(PAGE_WIDTH_INCHES, 7.5))
     for axes, metric in zip(figure.subplots(2, 1, sharex=True), METRICS, strict=True):
-        drawn = axes.boxplot([rows[metric] for rows in boxes.values()])
-        for patch, name in zip(drawn["boxes"], boxes, strict=True):
-            color, _ = styles.get(subset_of(name), ("#BBBBBB", ""))
+        drawn = axes.boxplot([rows[metric] for _, rows, _ in boxes])
+        for patch, (_, _, color) in zip(drawn["boxes"], boxes, strict=True):
             patch.set_facecolor(color)
         axes.set_ylabel(METRIC_NAMES[metric])
-    labels = [f"{name.removeprefix('image_')} (n = {len(rows)})" for name, rows in boxes.items()]
+    labels = [f"{name.removeprefix('image_')} (n = {len(rows)})" for name, rows, _ in boxes]
     axes.set_xticks(range(1, len(boxes) + 1), labels, rotation=90)
     figure.legend(
         handles=[drawn["medians"][0], drawn["means"][0]],
@@ -91,9 +92,10 @@ def draw_box_plots(slices: pd.DataFrame) -> Figure:
 def draw_along_slices(slices: pd.DataFrame) -> Figure:
     """Draw Dice along the slices of each volume, one panel each; slices without lung are grey.
 
-    slices: columns `image`, `slice`, `dice`.
+    slices: columns `image`, `subset`, `slice`, `dice`.
     """
-    images, styles = slices["image"].unique(), _subset_styles(slices["image"])
+    slices = _with_style(slices)
+    images = slices["image"].unique()
     columns = min(len(images), 4)
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(PAGE_WIDTH_INCHES, max(2.5, 1.35 * rows + 0.3)))
@@ -104,8 +106,8 @@ def draw_along_slices(slices: pd.DataFrame) -> Figure:
         without_lung = {"color": "#E5E5E5", "transform": axes.get_xaxis_transform()}
         axes.stairs(volume["dice"].isna(), edges, fill=True, **without_lung)
         # With markers, because a line does not show a slice between two gaps.
-        color, _ = styles[subset_of(image)]
-        axes.plot(volume["slice"], volume["dice"], color=color, marker=".", markersize=2)
+        style = {"color": volume["color"].iloc[0], "marker": ".", "markersize": 2}
+        axes.plot(volume["slice"], volume["dice"], **style)
         axes.set(xlim=(edges[0], edges[-1]), title=image.removeprefix("image_"))
     for axes in panels[len(images) :]:
         axes.set_axis_off()
@@ -118,9 +120,9 @@ def draw_along_slices(slices: pd.DataFrame) -> Figure:
 def draw_predicted_iou(slices: pd.DataFrame) -> Figure | None:
     """Draw Dice of the slices with lung against SAM's predicted IoU; `None` where there is none.
 
-    slices: columns `image`, `dice` and perhaps `score`, the predicted IoU.
+    slices: columns `subset`, `dice` and perhaps `score`, the predicted IoU.
     """
-    known = slices.reindex(columns=["image", "score", "dice"]).dropna()
+    known = slices.reindex(columns=["subset", "score", "dice"]).dropna(subset=["score", "dice"])
     if known.empty:
         return None
     figure, axes = _scatter(known, "score", "dice")
@@ -140,7 +142,7 @@ def draw_predicted_iou(slices: pd.DataFrame) -> Figure | None:
 def draw_published(pairs: pd.DataFrame) -> Figure:
     """Draw the reproduced Dice of slices against the published Dice, and the line of equal values.
 
-    pairs: columns `image`, `slice`, `dice_published`, `dice_reproduced`.
+    pairs: columns `subset`, `dice_published`, `dice_reproduced`.
     """
     known = pairs.dropna(subset=["dice_published", "dice_reproduced"])
     figure, axes = _scatter(known, "dice_published", "dice_reproduced")
@@ -197,18 +199,25 @@ def save_figure(figure: Figure, folder: Path, name: str) -> None:
             figure.savefig(temporary, metadata={"Date": None})
 
 
-def _subset_styles(images: pd.Series) -> dict[str, tuple[str, str]]:
-    """Return a colour and a marker for each subset; they repeat when there are many."""
-    return dict(zip(sorted(images.map(subset_of).unique()), cycle(SUBSET_STYLES), strict=False))
+def _with_style(slices: pd.DataFrame) -> pd.DataFrame:
+    """Return slices with a name for every subset, and its `color` and `marker`.
+
+    Styles repeat when there are many subsets.
+    """
+    subsets = slices["subset"].fillna(UNNAMED)
+    styles = dict(zip(sorted(subsets.unique()), cycle(SUBSET_STYLES), strict=False))
+    return slices.assign(
+        subset=subsets,
+        color=[styles[name][0] for name in subsets],
+        marker=[styles[name][1] for name in subsets],
+    )
 
 
 def _scatter(slices: pd.DataFrame, x: str, y: str) -> tuple[Figure, Axes]:
     """Draw a marker for each slice, in the style of its subset."""
     figure = Figure(figsize=(5, 4.5))
     axes = figure.subplots()
-    styles = _subset_styles(slices["image"])
-    for subset, rows in slices.groupby(slices["image"].map(subset_of)):
-        color, marker = styles[subset]
+    for (subset, color, marker), rows in _with_style(slices).groupby(["subset", "color", "marker"]):
         style = {"color": color, "marker": marker, "markerfacecolor": "none", "linestyle": ""}
         axes.plot(rows[x], rows[y], label=subset, **style)
     return figure, axes

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,12 +10,15 @@ import pandas as pd
 
 from sam_lungs.study import layout, results
 from sam_lungs.study.run_record import RunRecord
+from sam_lungs.summary.patients import Patients
 from sam_lungs.summary.statistics import estimate, summarize_cases
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import remove
 
 # The authors' files have the time of their run in their names: raw_data_2023-05-27_09-43-55.csv
 PUBLISHED_NAME = re.compile(r"raw_data_[\d_-]+\.csv")
+
+NO_TABLE = f"has no {layout.RAW_DATA_NAME}"
 
 # The fields of JoinedResults that are written, and their files.
 TABLES = {
@@ -33,7 +37,7 @@ class JoinedResults(NamedTuple):
     slices, volumes, cases: a row per slice, per volume and per patient. summary: a row per metric,
     over all slices with lung. intervals: see `statistics.estimate`. empty_slices: a row per volume
     whose slices without lung were segmented too; may be empty. left_out: for each folder that is
-    not in the tables, a line that says why.
+    not in the tables, a line that says why. patients_from: where patients and subsets come from.
     """
 
     slices: pd.DataFrame
@@ -43,44 +47,73 @@ class JoinedResults(NamedTuple):
     intervals: pd.DataFrame
     empty_slices: pd.DataFrame
     left_out: list[str]
+    patients_from: str
 
 
-def join_results(folder: Path) -> JoinedResults:
+def join_results(folder: Path, patients: Patients | None = None) -> JoinedResults:
     """Join the results of all volumes in a folder, ours or the authors' published ones.
 
-    Folders without results, and those of unfinished runs, are left out with a warning.
+    Folders without results, those of unfinished runs, and volumes that `patients` does not have are
+    left out with a warning.
+
+    patients: patients and subsets; by default those in the volumes' run.json.
 
     Raises `InputError` when no volume is found, and when a file cannot be read or was changed.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; process an image first")
-    volumes, empty_slices, left_out = [], [], []
+    tables, rows, empty_slices, left_out = [], [], [], []
     for volume_folder in sorted(path for path in folder.iterdir() if path.is_dir()):
-        if volume_folder.name == layout.FIGURES_FOLDER:
+        image = volume_folder.name
+        record = RunRecord.read(volume_folder)
+        path = _find_table(volume_folder, record)
+        if path == NO_TABLE and image == layout.FIGURES_FOLDER:
             continue
-        path = _find_table(volume_folder)
-        if isinstance(path, str):
-            left_out.append(f"{volume_folder}: {path}; left out")
+        of = patients.find(image) if patients else _recorded(record)
+        if isinstance(path, str) or of is None:
+            reason = path if isinstance(path, str) else f"is not in {patients.source}"
+            left_out.append(f"{volume_folder}: {reason}; left out")
             print(f"warning: {left_out[-1]}", file=sys.stderr)
             continue
         table = results.read_raw_data(path)
-        table.insert(0, "image", volume_folder.name)
-        volumes.append(table)
+        table.insert(0, "image", image)
+        tables.append(table)
+        rows.append(_volume_row(table) | dict(zip(("patient", "subset"), of, strict=True)))
         if (volume_folder / layout.EMPTY_SLICES_NAME).exists():
             empty_slices.append(_empty_row(volume_folder))
-    if not volumes:
+    if not tables and left_out and patients:
+        raise InputError(
+            f"{folder}: none of its volumes is in {patients.source}; it must have the names of the"
+            " results folders"
+        )
+    if not tables:
         raise InputError(f"{folder}: no folder has results; process an image first")
-    slices = pd.concat(volumes, ignore_index=True)
-    by_volume = pd.DataFrame(map(_volume_row, volumes))
+    slices, volumes = pd.concat(tables, ignore_index=True), pd.DataFrame(rows)
+    # Last, after the metrics that only some volumes have.
+    volumes = volumes[[*volumes.columns.drop(["patient", "subset"]), "patient", "subset"]]
     return JoinedResults(
         slices,
-        by_volume,
-        summarize_cases(by_volume),
+        volumes,
+        summarize_cases(volumes),
         results.summarize(slices),
-        estimate(by_volume),
+        estimate(volumes),
         pd.DataFrame(empty_slices),
         left_out,
+        patients.source if patients else "run.json",
     )
+
+
+def warn_of_unknown_patients(runs: Iterable[JoinedResults]) -> None:
+    """Print a line when there are volumes whose patient is not known."""
+    known = pd.concat(run.volumes[["image", "patient"]] for run in runs)
+    known = known.groupby("image")["patient"].count()
+    if len(known) > 1 and (unknown := (known == 0).sum()):
+        print(
+            f"warning: the patients of {unknown} of {len(known)} volumes are not known, so each"
+            " counts as a patient of its own; give --patients TABLE_OR_PATTERN or --dataset FILE to"
+            " join_results.py, or --dataset FILE to process_image.py",
+            file=sys.stderr,
+        )
 
 
 def print_means(joined: JoinedResults) -> None:
@@ -103,12 +136,15 @@ def write_tables(joined: JoinedResults, output_folder: Path) -> None:
             remove(output_folder / file_name)
 
 
-def _find_table(folder: Path) -> Path | str:
+def _recorded(record: RunRecord | None) -> tuple[str | None, str | None]:
+    return (record.patient, record.subset) if record else (None, None)
+
+
+def _find_table(folder: Path, record: RunRecord | None) -> Path | str:
     """Return the table of slices of a volume, or why there is none.
 
     Raises `InputError` when a result file was changed.
     """
-    record = RunRecord.read(folder)
     changed = record and record.changed_file(folder)
     table = folder / layout.RAW_DATA_NAME
     if record and not changed:
@@ -122,7 +158,7 @@ def _find_table(folder: Path) -> Path | str:
         )
     # The names sort by time.
     published = sorted(path for path in folder.iterdir() if PUBLISHED_NAME.fullmatch(path.name))
-    return published[-1] if published else f"has no {table.name}"
+    return published[-1] if published else NO_TABLE
 
 
 def _volume_row(table: pd.DataFrame) -> dict:

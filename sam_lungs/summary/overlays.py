@@ -10,9 +10,8 @@ from matplotlib.figure import Figure
 from nibabel import orientations
 from PIL import Image
 
-from sam_lungs.data.case import Case
+from sam_lungs.data.case import Case, CaseFiles, Reading, read_case
 from sam_lungs.data.nifti import read_nifti
-from sam_lungs.data.readers import read_case
 from sam_lungs.data.windowing import slice_to_rgb
 from sam_lungs.prompts.protocols import PromptProtocol
 from sam_lungs.prompts.rules import make_prompts
@@ -56,24 +55,37 @@ def read_processed(results_folder: Path) -> ProcessedVolume | None:
         return None
     path = results_folder / RUN_NAME
     try:
-        paths = [Path(identity["file"]) for identity in (record.image, record.masks)]
-        case = read_case(*paths, window=record.options["window"])
+        case = read_case(_files(record))
         protocol = PromptProtocol(**record.protocol)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a run record; process its image again") from error
+    # Before the faults, because a changed file may have some.
+    for identity in [*([case.image.identity] if case.image else []), *case.masks_identities]:
+        if identity not in (record.image, *record.masks):
+            raise InputError(
+                f"{identity['file']}: changed since {path}; process its image again, with"
+                " --overwrite"
+            )
     if case.faults:
         raise InputError(case.faults[0])
-    for volume, identity in ((case.image, record.image), (case.masks, record.masks)):
-        if volume.identity != identity:
-            raise InputError(
-                f"{volume.path}: changed since {path}; process its image again, with --overwrite"
-            )
     # Back to the axes of the file, of which `read_nifti` swaps two, and from there to the image's.
     on_file_grid = read_nifti(results_folder / MASKS_NAME).array.swapaxes(0, 1)
     predicted = orientations.apply_orientation(on_file_grid, case.image.geometry.file_to_array)
     return ProcessedVolume(
         case, protocol, predicted != 0, read_raw_data(results_folder / RAW_DATA_NAME)
     )
+
+
+def _files(record: RunRecord) -> CaseFiles:
+    """Return the files of a run, read as they were then; faults that were allowed still are."""
+    reading = dict(record.reading)
+    if reading.get("objects"):
+        reading["objects"] = {name: tuple(each) for name, each in reading["objects"].items()}
+    if reading.get("spacing_mm"):
+        reading["spacing_mm"] = tuple(reading["spacing_mm"])
+    reading["allow"] = tuple(found["name"] for found in record.findings if found["is_allowed"])
+    masks_paths = tuple(Path(identity["file"]) for identity in record.masks)
+    return CaseFiles(Path(record.image["file"]), masks_paths, Reading(**reading))
 
 
 def draw_extremes(volume: ProcessedVolume) -> Figure:

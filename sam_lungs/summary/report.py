@@ -17,8 +17,15 @@ from sam_lungs.study.layout import DEBUG_FOLDER, FIGURES_FOLDER, REPORT_NAME, pi
 from sam_lungs.study.results import write_csv
 from sam_lungs.study.run_record import RunRecord, code_sha256
 from sam_lungs.summary import compare, figures
-from sam_lungs.summary.join import JoinedResults, join_results, print_means, write_tables
+from sam_lungs.summary.join import (
+    JoinedResults,
+    join_results,
+    print_means,
+    warn_of_unknown_patients,
+    write_tables,
+)
 from sam_lungs.summary.overlays import draw_extremes, read_processed, save_animation
+from sam_lungs.summary.patients import Patients
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import atomic_write
 
@@ -36,7 +43,10 @@ class Picture(NamedTuple):
 
 
 def write_report(
-    results_folder: Path, compared: Sequence[Path] = (), published_folder: Path | None = None
+    results_folder: Path,
+    compared: Sequence[Path] = (),
+    published_folder: Path | None = None,
+    patients: Patients | None = None,
 ) -> Path:
     """Write `report.html` into a results folder, and its figures as SVG and PNG into `figures/`.
 
@@ -44,25 +54,29 @@ def write_report(
         then `comparison.csv` is written too.
     published_folder: the authors' results of single slices; without it the study is compared with
         their means of volumes, which come with the code.
+    patients: see `join_results`.
 
     Returns the path of the report. Raises `InputError` as `join_results` and `compare.compare_runs`
     do, and when a file cannot be written.
     """
-    runs = compare.read_runs([results_folder, *compared])
+    runs = compare.read_runs([results_folder, *compared], patients)
+    warn_of_unknown_patients(runs.values())
     title, study = next(iter(runs.items()))
+    slices = study.slices.merge(study.volumes[["image", "subset"]], on="image")
     figures_folder = results_folder / FIGURES_FOLDER
     page = {
         # First, because it raises for a broken run.json before anything is drawn.
         **_how_it_was_made(study.volumes["image"], results_folder),
         "title": title,
         "headline": _headline(study.intervals),
+        "patients": _patients(study),
         "volumes": study.volumes,
         "empty_slices": study.empty_slices,
         "left_out": study.left_out,
-        "figures": _draw_study(study.slices, figures_folder),
+        "figures": _draw_study(slices, figures_folder),
         "gallery": _gallery(study.slices, results_folder),
         "overlays": _overlays(study.volumes, results_folder, figures_folder),
-        **_compare_with_published(study.slices, published_folder, figures_folder),
+        **_compare_with_published(slices, published_folder, figures_folder),
         **_compare_runs(runs, results_folder, figures_folder),
     }
     template = jinja2.Template(
@@ -86,6 +100,15 @@ def report_study(results_folders: Sequence[Path]) -> None:
         write_tables(joined, folder)
         print_means(joined)
     print(write_report(results_folders[0], results_folders[1:]))
+
+
+def _patients(study: JoinedResults) -> str:
+    """Return how many patients there are, and how that is known."""
+    text = f"Patients: {len(study.cases)}, volumes: {len(study.volumes)}; the patients come from"
+    text += f" {study.patients_from}"
+    if unknown := study.volumes["patient"].isna().sum():
+        text += f"; volumes without a known patient, each counted as one: {unknown}"
+    return f"{text}."
 
 
 def _headline(intervals: pd.DataFrame) -> pd.DataFrame:
@@ -130,6 +153,7 @@ def _compare_with_published(
     pictures = []
     if published is not None and len(pairs := compare.pair_slices(published, slices)):
         caption = "Dice score of each slice, published and reproduced."
+        pairs = pairs.merge(slices[["image", "slice", "subset"]])
         pictures = [_save(figures.draw_published(pairs), folder, "published", caption)]
     return {"verdict": compare.verdict(table), "published": table, "published_figures": pictures}
 
@@ -192,17 +216,24 @@ def _overlays(volumes: pd.DataFrame, results_folder: Path, folder: Path) -> list
 
 
 def _how_it_was_made(images: Sequence[str], results_folder: Path) -> dict:
-    """Return the settings, a value for each group of volumes that share all of them, and the
-    volumes that were made by other code.
+    """Return the settings, a value for each group of volumes that share all of them, the volumes
+    that were made by other code, and the findings about input files with their volumes.
     """
     records = {image: RunRecord.read(results_folder / image) for image in images}
     records = {image: record for image, record in records.items() if record}
     settings = pd.DataFrame([{"volumes": image} | _settings(records[image]) for image in records])
+    settings = settings.fillna("default")  # of the settings that _settings leaves out
     if len(settings):
         groups = settings.groupby(list(settings.columns[1:]), sort=False)
         settings = groups["volumes"].agg(", ".join).reset_index()
     codes = {image: record.environment.get("code_sha256") for image, record in records.items()}
+    findings = {}
+    for image, record in records.items():
+        for found in record.findings:
+            title = found["name"] + (", a fault that was allowed" if found["is_allowed"] else "")
+            findings.setdefault(title, {})[image] = found["message"]
     return {
+        "findings": findings,
         "settings": settings.to_dict("list"),
         "are_alike": len(settings) < 2,
         "other_code": [image for image, code in codes.items() if code != code_sha256()],
@@ -210,13 +241,14 @@ def _how_it_was_made(images: Sequence[str], results_folder: Path) -> dict:
 
 
 def _settings(record: RunRecord) -> dict[str, str]:
-    options, environment = record.options, record.environment
+    """Return the settings of a volume; those of its files only if they are not the default."""
+    options, environment, reading = record.options, record.environment, record.reading
     settings = {
         "model": record.segmenter.get("model"),
         "weights": record.segmenter.get("weights"),
         "precision of the encoder": options.get("precision"),
         "prompts": record.protocol,
-        "window": options.get("window"),
+        "window": reading.get("window"),
         "device": environment.get("device"),
         "threads": environment.get("threads"),
         "commit of the code": environment.get("commit"),
@@ -226,7 +258,15 @@ def _settings(record: RunRecord) -> dict[str, str]:
     for name, value in settings.items():
         if isinstance(value, dict):
             settings[name] = ", ".join(f"{key} {one}" for key, one in value.items())
-    return {name: str(value or "not recorded") for name, value in settings.items()}
+    settings = {name: str(value or "not recorded") for name, value in settings.items()}
+    if reading.get("align", "auto") != "auto":
+        settings["alignment of the masks"] = reading["align"]
+    if objects := reading.get("objects"):
+        labels = {name: "+".join(map(str, each)) for name, each in objects.items()}
+        settings["labels of the objects"] = ", ".join(f"{name} {labels[name]}" for name in labels)
+    if reading.get("spacing_mm"):
+        settings["spacing in mm"] = ", ".join(map(str, reading["spacing_mm"]))
+    return settings
 
 
 def _save(figure: Figure, folder: Path, name: str, caption: str) -> Picture:

@@ -4,7 +4,6 @@ A case is a patient. Slices of one patient are alike, and so are two scans of on
 Intervals are therefore over cases, never over slices.
 """
 
-import re
 from collections.abc import Callable
 
 import numpy as np
@@ -17,44 +16,35 @@ CONFIDENCE = 0.95
 RESAMPLES = 10_000
 SEED = 0
 
-# The dataset has two scans each of radiopaedia_10 and radiopaedia_29: 20 volumes, 18 cases.
-RADIOPAEDIA_SCAN = re.compile(r"(radiopaedia_\d+)_\d+_\d+")
 
-
-def case_of(image: str) -> str:
-    """Return the case of a volume, from its name with or without `image_`."""
-    name = image.removeprefix("image_")
-    scan = RADIOPAEDIA_SCAN.fullmatch(name)
-    return scan[1] if scan else name
-
-
-def subset_of(image: str) -> str:
-    """Return the first word of a volume's name: coronacases, radiopaedia or phantom."""
-    return case_of(image).partition("_")[0]
+def patient_of(volumes: pd.DataFrame) -> pd.Series:
+    """Return the patient of each volume; a volume whose patient is not known is one of its own."""
+    return volumes["patient"].fillna(volumes["image"]).rename("case")
 
 
 def summarize_cases(volumes: pd.DataFrame) -> pd.DataFrame:
     """Return a row per case: its name, the averages of its volumes' averages, and their number.
 
-    volumes: columns `image` and the average of each metric, such as `dice_avg`.
+    volumes: columns `image`, `patient`, and the average of each metric, such as `dice_avg`.
     """
     averages = [f"{metric}_avg" for metric in _metrics_of(volumes)]
-    by_case = volumes.groupby(volumes["image"].map(case_of).rename("case"))
+    by_case = volumes.groupby(patient_of(volumes))
     return by_case[averages].mean().assign(volumes=by_case.size()).reset_index()
 
 
 def estimate(volumes: pd.DataFrame) -> pd.DataFrame:
     """Return means and intervals: a row per subset and metric, the subset `all` first.
 
-    volumes: a row per volume: `image` and, for each metric, its average over the volume's slices
-        and the number of these slices, such as `dice_avg` and `dice_slices`.
+    Volumes whose subset is not known are in `all` only.
+
+    volumes: a row per volume: `image`, `patient`, `subset` and, for each metric, its average over
+        the volume's slices and the number of these slices, such as `dice_avg` and `dice_slices`.
 
     Columns: those of `intervals.csv` in docs/results.md.
     """
-    subsets = volumes["image"].map(subset_of)
     groups = {"all": volumes}
-    if subsets.nunique() > 1:
-        groups |= dict(iter(volumes.groupby(subsets)))
+    if volumes["subset"].nunique(dropna=False) > 1:
+        groups |= dict(iter(volumes.groupby("subset")))
     return pd.DataFrame(
         [
             {"subset": subset, "metric": metric} | _estimate_metric(group, metric)
@@ -90,7 +80,7 @@ def _metrics_of(volumes: pd.DataFrame) -> list[str]:
 def _estimate_metric(volumes: pd.DataFrame, metric: str) -> dict:
     volumes = volumes.dropna(subset=[f"{metric}_avg"])
     values, slices = volumes[f"{metric}_avg"], volumes[f"{metric}_slices"]
-    by_case = values.groupby(volumes["image"].map(case_of))
+    by_case = values.groupby(patient_of(volumes))
     volume_low, volume_high = bootstrap_interval(
         lambda sums, counts, axis: sums.sum(axis) / counts.sum(axis),
         by_case.sum().to_numpy(),

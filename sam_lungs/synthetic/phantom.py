@@ -276,4 +276,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, resume="run the same command again, without --overwrite")

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, Field, field, fields
-from functools import wraps
+from functools import partial, wraps
 from types import FrameType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -22,14 +22,11 @@ from sam_lungs.utils.errors import InputError, is_out_of_memory, report
 
 T = TypeVar("T")
 
-INTERRUPTED = (
-    b"\ninterrupted: finished work is kept; to resume, run the same command again, without"
-    b" --overwrite\n"
-)
 
-
-def run_script(main: Callable[[], int | None]) -> None:
+def run_script(main: Callable[[], int | None], resume: str = "run the same command again") -> None:
     """Run a script's `main` and exit with its status.
+
+    resume: printed after SIGINT and SIGTERM: how to resume.
 
     `InputError` and too little memory give one line on standard error and exit status 1. SIGINT
     (Ctrl-C), SIGTERM and a closed output end the process immediately, without clean-up: all files
@@ -38,7 +35,7 @@ def run_script(main: Callable[[], int | None]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         # A signal that the caller ignores stays ignored.
         if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _interrupt)
+            signal.signal(number, partial(_interrupt, resume))
     try:
         status = main()
         print(end="", flush=True)
@@ -55,11 +52,11 @@ def run_script(main: Callable[[], int | None]) -> None:
         sys.exit(1)
 
 
-def _interrupt(number: int, _frame: FrameType | None) -> None:
+def _interrupt(resume: str, number: int, _frame: FrameType | None) -> None:
     with suppress(Exception):
         sys.stdout.flush()
     with suppress(OSError):
-        os.write(2, INTERRUPTED)
+        os.write(2, f"\ninterrupted: finished work is kept; to resume, {resume}\n".encode())
     # Not sys.exit, which waits for running threads.
     os._exit(128 + number)
 

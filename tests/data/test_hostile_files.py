@@ -168,6 +168,7 @@ def assert_same(volume: Volume | None, original: Volume) -> None:
             volume.geometry.file_to_array, original.geometry.file_to_array
         )
         assert volume.geometry.file_shape == original.geometry.file_shape
+        assert volume.geometry.header == original.geometry.header
 
 
 @contextmanager
@@ -607,7 +608,9 @@ def test_arrays_of_any_kind_are_read_as_they_were_written(folder, array, layout,
     assert (volume is not None) == is_finite(array)
     if volume:
         assert volume.array.dtype == array.dtype
-        np.testing.assert_array_equal(volume.array, array)
+        is_one_slice = array.shape[0] == 1 < min(array.shape[1:])
+        expected = array.transpose(1, 2, 0) if is_one_slice else array
+        np.testing.assert_array_equal(volume.array, expected)
 
         written_path = folder / f"converted{suffix}"
         write_numpy(Volume(array, None, path), written_path)
@@ -638,12 +641,10 @@ def turned(stored: np.ndarray, codes: str, orientation: str) -> np.ndarray:
     return stored.transpose(order)[tuple(slice(None, None, step) for step in steps)]
 
 
-def scaled(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray | None:
-    """Scale the values as the NIfTI standard says; `None` if it does not define them."""
+def scaled(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+    """Scale the values as the NIfTI standard says."""
     if slope == 0 or not np.isfinite(slope):
         return stored
-    if not np.isfinite(intercept):
-        return None
     if (slope, intercept) == (1, 0):
         return stored
     values = [float(value) * slope + intercept for value in stored.flat]
@@ -681,7 +682,8 @@ def test_a_nifti_of_any_kind_is_read_and_masks_are_written_on_its_grid(
     volume = read(written(folder / f"any{suffix}", content), orientation)
     with np.errstate(all="ignore"):
         expected = scaled(stored, slope, intercept)
-        if expected is None or not is_finite(expected):
+        # A slope without an intercept makes these NaN or infinite, too.
+        if not is_finite(expected):
             assert volume is None
             return
         dtype = dtype_of(expected)
@@ -722,12 +724,12 @@ def test_any_affine_turns_exactly_or_is_ignored(folder, numbers, version):
     volume = read(path)
     np.testing.assert_array_equal(volume.array, VOXELS.transpose(1, 0, 2))
     turned = read(path, "radiological")
-    assert (turned is not None) == (volume.geometry is not None)
+    assert (turned is not None) == bool(volume.geometry)
     if turned is None:
         return
     write_nifti(turned.array, turned.geometry, folder / "back.nii")
     back = nib.load(folder / "back.nii")
     np.testing.assert_array_equal(back.dataobj, VOXELS)
-    np.testing.assert_array_equal(back.affine, in_single)
+    np.testing.assert_array_equal(back.affine, affine)
     assert all(size > 0 for size in turned.geometry.spacing_mm)
     assert sorted(orientations.axcodes2ornt(turned.geometry.orientation)[:, 0]) == [0, 1, 2]

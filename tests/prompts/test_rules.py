@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sam_lungs.data.readers import read_masks
+from sam_lungs.data.readers import read_volume
 from sam_lungs.prompts.protocols import POINTS, PromptProtocol
 from sam_lungs.prompts.rules import make_prompts
 
@@ -192,7 +192,7 @@ def test_touching_labels_get_a_point_each(points):
     ],
 )
 def test_real_slices_give_the_authors_prompts(real_data, name, points_rc, box_rc):
-    masks = read_masks(real_data / f"masks_{name}.nii.gz").array[:, :, 0]
+    masks = read_volume(real_data / f"masks_{name}.nii.gz").array[:, :, 0]
     prompts = make_prompts(masks, PAPER)
     assert [tuple(point) for point in prompts.points_rc] == points_rc
     assert tuple(prompts.box_rc) == box_rc

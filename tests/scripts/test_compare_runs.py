@@ -21,7 +21,8 @@ def runs(tmp_path):
 def test_the_table_is_written_and_printed(run, runs, tmp_path):
     done = run(SCRIPT, "-r", *runs, "--output_folder", tmp_path / "comparison")
     assert done.returncode == 0
-    assert done.stderr == ""
+    (line,) = done.stderr.splitlines()
+    assert "the patients of 5 of 5 volumes are not known" in line
     _, header, row, *_ = (line.split() for line in done.stdout.splitlines())
     table = pd.read_csv(tmp_path / "comparison" / "comparison.csv")
     assert header == list(table.columns)
@@ -29,6 +30,12 @@ def test_the_table_is_written_and_printed(run, runs, tmp_path):
     assert table["difference"].tolist() == pytest.approx([0.15, 0.15])
     assert table["p"].tolist() == [0.0625, 0.0625]
     assert table["p_holm"].tolist() == [0.125, 0.125]
+
+
+def test_patients_are_a_pattern(run, runs, tmp_path):
+    done = run(SCRIPT, "-r", *runs, "--patients", "(image)_.", "--output_folder", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert pd.read_csv(tmp_path / "comparison.csv")["cases"].tolist() == [1, 1]
 
 
 def test_bad_input_is_one_line(run, runs, tmp_path):

@@ -3,13 +3,16 @@ import os
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
+import SimpleITK
 from conftest import ROOT, assert_refused, chest, save_nifti
+from scanner import VOXELS, change, save, scan
 
 from sam_lungs.data.arrays import is_converted, write_numpy
 from sam_lungs.data.nifti import read_nifti
-from sam_lungs.data.readers import read_volume
+from sam_lungs.data.readers import identify, read_volume
 
 SCRIPT = "nifti_to_numpy.py"
 IMAGE, _ = chest()
@@ -140,7 +143,7 @@ def test_a_damaged_or_outdated_array_is_converted_again(run, nifti, tmp_path, ch
     volume = read_volume(output)
     np.testing.assert_array_equal(volume.array, read_nifti(nifti).array)
     assert json.loads((tmp_path / "image.npy.json").read_text())["orientation_option"] == "paper"
-    assert is_converted(nifti, output, "paper")
+    assert is_converted(identify(nifti)["sha256"], output, "paper")
 
 
 def test_several_volumes_are_converted_in_order_and_a_broken_one_is_reported(run, nifti, tmp_path):
@@ -165,6 +168,63 @@ def test_different_numbers_of_volumes_and_arrays_are_refused(run, nifti, tmp_pat
     assert_refused(run(SCRIPT, "-i", nifti, nifti, "-o", output, output), "two volumes")
     assert_refused(run(SCRIPT, "-i", nifti, "-o", tmp_path / "...npy"), "rename")
     assert list(tmp_path.iterdir()) == [nifti]
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """A folder with two DICOM series, 1.2.3 and 1.2.4."""
+    save(tmp_path / "scan" / "a", scan())
+    save(tmp_path / "scan" / "b", scan(VOXELS + 1, series="1.2.4"))
+    return tmp_path / "scan"
+
+
+def test_a_dicom_series_is_converted_and_skipped_while_nothing_changes(run, scans, tmp_path):
+    output = tmp_path / "image.npy"
+    arguments = (SCRIPT, "-i", scans, "-o", output)
+    assert_refused(run(*arguments), "--series", "1.2.3 (5 images)", "1.2.4 (5 images)")
+    assert_refused(run(*arguments, "--series", "1.2"), "no series 1.2")
+    for uid, array in (("1.2.4", VOXELS + 1), ("1.2.3", VOXELS)):
+        again = (*arguments, "--series", uid)
+        assert run(*again).stdout == f"wrote {output}: (3, 4, 5) int16\n"
+        volume = read_volume(output)
+        np.testing.assert_array_equal(volume.array, array)
+        assert volume.geometry.orientation == "PLS"
+        record = json.loads((tmp_path / "image.npy.json").read_text())
+        assert record["reading"] == {"series": uid}
+        assert run(*again).stdout == f"already converted: {output}\n"
+    change(scans / "a", lambda dataset: setattr(dataset, "RescaleIntercept", 1))
+    assert run(*again, "-n").stdout.startswith("would write")
+
+
+def test_a_picture_is_converted_with_the_given_spacing(run, tmp_path):
+    path, output = tmp_path / "x_ray.png", tmp_path / "image.npy"
+    cv2.imwrite(str(path), np.arange(12, dtype=np.uint16).reshape(3, 4) * 1000)
+    arguments = (SCRIPT, "-i", path, "-o", output)
+    assert run(*arguments).stdout == f"wrote {output}: (3, 4, 1) uint16\n"
+    assert read_volume(output).geometry is None
+    assert "reading" not in json.loads((tmp_path / "image.npy.json").read_text())
+    for spacing, expected in (("0.2,0.1", (0.2, 0.1, 1)), ("0.3,0.1,2", (0.3, 0.1, 2))):
+        done = run(*arguments, "--spacing_mm", spacing)
+        assert done.stdout == f"wrote {output}: (3, 4, 1) uint16\n"
+        assert read_volume(output).geometry.spacing_mm == expected
+        assert run(*arguments, "--spacing_mm", spacing).stdout.startswith("already converted")
+    assert read_volume(output).is_picture
+
+
+@pytest.mark.parametrize("spacing", ["1", "0,1", "-1,1", "1,2,3,4", "a,b", "nan,1", "inf,1"])
+def test_an_impossible_spacing_is_refused(run, nifti, tmp_path, spacing):
+    arguments = (SCRIPT, "-i", nifti, "-o", tmp_path / "image.npy", f"--spacing_mm={spacing}")
+    assert_refused(run(*arguments), "--spacing_mm", spacing, "0.7,0.7,5")
+
+
+def test_every_format_is_converted(run, nifti, tmp_path):
+    volume = SimpleITK.ReadImage(nifti)
+    for name in ("a.nrrd", "b.mha"):
+        SimpleITK.WriteImage(volume, tmp_path / name)
+        assert run(SCRIPT, "-i", tmp_path / name, "-o", tmp_path / f"{name}.npy").returncode == 0
+        array = read_volume(tmp_path / f"{name}.npy")
+        np.testing.assert_array_equal(array.array, IMAGE)
+        assert array.geometry.orientation == "PLS"
 
 
 def test_the_script_does_not_import_torch():

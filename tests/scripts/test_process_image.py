@@ -73,7 +73,8 @@ def test_a_volume_between_two_broken_ones(run, volumes, vit_b, reference_row, tm
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 2
-    for error, path in zip(errors, broken, strict=True):
+    # Missing files are reported first.
+    for error, path in zip(errors, reversed(broken), strict=True):
         assert str(path) in error
 
     results = tmp_path / "out" / "results" / "image_a"
@@ -152,7 +153,7 @@ def test_a_dry_run_checks_everything_and_writes_nothing(run, volumes):
         *("--window", "-600,1600", "--no_box"),
     )
     assert done.returncode == 0, done.stderr
-    assert "-600,1600 HU" in done.stdout
+    assert " -600,1600 " in done.stdout
     assert "1 slices of 1 volumes to segment with vit_l" in done.stdout
     assert sorted(volumes.iterdir()) == before
 
@@ -177,7 +178,7 @@ def test_every_kind_of_bad_input_is_one_line_and_writes_nothing(run, tmp_path):
     pairs = [
         (damaged("text.nii", b"slice,jaccard,dice\n" * 40), masks),
         (damaged("words.npy", b"slice,jaccard,dice\n" * 40), masks),
-        (damaged("image.dcm", b"\0" * 128 + b"DICM"), masks),
+        (damaged("scan.dcm", b"\0" * 128 + b"DICM"), masks),
         (damaged("short.nii.gz", content[: len(content) // 2]), masks),
         (damaged("broken.nii.gz", content[:60] + b"\0" * 40 + content[100:]), masks),
         (damaged("cut.nii", gzip.decompress(content)[:-1]), masks),
@@ -190,7 +191,6 @@ def test_every_kind_of_bad_input_is_one_line_and_writes_nothing(run, tmp_path):
         (nifti("nan.nii", not_finite), masks),
         (nifti("either.nii", np.abs(IMAGE)), masks),
         (nifti("other_shape.nii", IMAGE[1:]), masks),
-        (tmp_path / "missing.nii", masks),
         (image, nifti("fractions.nii", MASKS * np.float32(0.9))),
         (nifti("same.nii", IMAGE), nifti("background.nii", np.zeros_like(MASKS))),
     ]
@@ -206,14 +206,33 @@ def test_every_kind_of_bad_input_is_one_line_and_writes_nothing(run, tmp_path):
 
     rehearsed = run(SCRIPT, "-n", "-i", *(i for i, _ in pairs), "-m", *(m for _, m in pairs))
     assert rehearsed.returncode == 1
-    table = rehearsed.stdout.splitlines()[1 : len(pairs) + 1]
-    for row, line in zip(table, lines, strict=True):
-        assert line.removeprefix("error: ") in row
+    table, _, faults = rehearsed.stdout.partition("\nfaults:\n")
+    assert len(table.splitlines()) == 1 + len(pairs)
+    for line in lines:
+        assert line.removeprefix("error: ") in faults
     assert (
-        rehearsed.stderr
-        == f"error: {len(pairs)} of {len(pairs)} volumes have faults; see the table\n"
+        rehearsed.stderr == f"error: {len(pairs)} of {len(pairs)} volumes have faults; see above\n"
     )
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_dataset_file_and_options_for_reading_it(run, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        save_nifti(tmp_path / name / "scan.nii.gz", IMAGE)
+        save_nifti(tmp_path / name / "organs.nii.gz", MASKS * 10)
+    file = tmp_path / "dataset.yml"
+    file.write_text('images: "{case}/scan.nii.gz"\nmasks: "{case}/organs.nii.gz"\n')
+    study = ("--dataset", file, "--cases", "b", "--model", "compact", "--device", "cpu")
+    done = run(SCRIPT, *study, "--labels", "left=10", "right=20", "--report")
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "results" / "b" / "run.json").read_text())
+    assert record["reading"]["objects"] == {"left": [10], "right": [20]}
+    assert record["masks"][0]["file"] == str(tmp_path / "b" / "organs.nii.gz")
+    assert (tmp_path / "results" / "report.html").exists()
+    assert not (tmp_path / "results" / "a").exists()
+    # The labels decide the results.
+    assert_refused(run(SCRIPT, *study), "holds another run (--labels {'left': [10], 'right': [20]}")
 
 
 def test_bad_options_are_one_line_and_write_nothing(run, volumes, tmp_path):
@@ -235,7 +254,16 @@ def test_bad_options_are_one_line_and_write_nothing(run, volumes, tmp_path):
     assert_refused(run(SCRIPT, *pair, "--threads", 0), "--threads 0")
     assert_refused(run(SCRIPT, *pair, "--embeddings_folder", tmp_path / "file" / "kept"), "file")
     assert_refused(run(SCRIPT, *pair, "--checkpoint", tmp_path / "none.pth"), "none.pth")
-    assert_refused(run(SCRIPT, *pair, volumes / "masks_a.npy"), "1 images but 2 masks")
+    images = ("-i", volumes / "image_a.npy", volumes / "other.npy")
+    assert_refused(run(SCRIPT, *pair[2:], *images), "2 images but 1 masks")
+    assert_refused(run(SCRIPT, *pair[:2], "-m", volumes / "none.npy"), "none.npy: no such file")
+    assert_refused(run(SCRIPT, *pair, "--labels", "1", "1"), "1 is given twice")
+    assert_refused(run(SCRIPT, *pair, "--allow", "all"), "unknown fault 'all'")
+    assert_refused(run(SCRIPT, *pair, "--spacing_mm", "1"), "--spacing_mm 1: give ROWS,COLUMNS")
+    assert_refused(run(SCRIPT, *pair, "--align", "nearest"), "--align")
+    assert_refused(run(SCRIPT, *pair, "--dataset", "a.yml"), "leave out -i and -m")
+    assert_refused(run(SCRIPT, "--dataset", tmp_path / "a.yml"), "a.yml")
+    assert_refused(run(SCRIPT), "give images with -i and their masks with -m, or --dataset")
     if not torch.cuda.is_available():
         assert_refused(run(SCRIPT, *pair, "--device", "cuda"), "--device cuda")
     assert sorted(tmp_path.rglob("*")) == before

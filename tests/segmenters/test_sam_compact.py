@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from benchmarks.compact import SEED, measure
-from sam_lungs.data.readers import read_masks, read_volume
+from sam_lungs.data.readers import read_volume
 from sam_lungs.data.windowing import LUNG_WINDOW, choose_window, slice_to_rgb
 from sam_lungs.prompts.protocols import PromptProtocol
 from sam_lungs.prompts.rules import make_prompts
@@ -64,7 +64,7 @@ def test_prompts_are_followed(segmenter, prompt, wanted):
 )
 def test_real_slices(segmenter, real_data, name, floor):
     image = read_volume(real_data / f"image_{name}.nii.gz")
-    masks = read_masks(real_data / f"masks_{name}.nii.gz")
+    masks = read_volume(real_data / f"masks_{name}.nii.gz")
     rgb = slice_to_rgb(image.array[:, :, 0], choose_window("auto", image.array))
     labels = masks.array[:, :, 0]
     predicted = segment(segmenter, rgb, make_prompts(labels, PromptProtocol())).mask

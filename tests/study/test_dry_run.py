@@ -37,23 +37,28 @@ def options(pairs, weights, **given) -> Options:
 
 
 def test_the_table_describes_every_volume(pairs, weights, tmp_path, capsys):
-    save_nifti(pairs[1][1], MASKS, np.diag([1.0, 1, 1, 1]))
+    moved = np.diag([-0.7, -0.8, 5, 1])
+    moved[0, 3] = 0.3  # mm
+    save_nifti(pairs[1][1], MASKS, moved)
     before = sorted(tmp_path.rglob("*"))
     assert check_study(options(pairs, weights, debug=True)) == 0
     out, err = capsys.readouterr()
     header = " ".join(out.splitlines()[0].split())
-    assert header == "image size slices voxels window labels affines with lung to do faults"
-    for line, name, affines in zip(
-        out.splitlines()[1:3], ("image_a", "image_b"), ("agree", "differ"), strict=True
+    assert header == (
+        "image masks size slices spacing mm values window labels lung to do faults warnings"
+    )
+    for line, name, warning in zip(
+        out.splitlines()[1:3], ("image_a", "image_b"), ("-", "offset"), strict=True
     ):
         assert line.split() == [
-            *(name, "40", "x", "56", "3", "int16", "-1000", "to", "40", "-650,1500", "HU"),
-            *("1,", "2", affines, "2", "2", "none"),
+            *(name, f"masks_of_{name}.nii.gz", "40x56", "3", "0.8,0.7,5", "-1000", "to", "40"),
+            *("-650,1500", "1,", "2", "2", "2", "none", warning),
         ]
     assert "4 slices of 2 volumes to segment with vit_l: about 0:00:0" in out
     assert " s each, " in out
     assert out.endswith(" MB\n")
-    assert err == ""
+    assert err.startswith(f"warning: {pairs[1][1]}: ")
+    assert err.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -61,18 +66,51 @@ def test_every_fault_is_listed(pairs, weights, tmp_path, capsys):
     images, masks = pairs
     save_nifti(images[0], np.abs(IMAGE))
     masks[0] = save_nifti(tmp_path / "fractions.nii", MASKS * np.float32(0.9))
-    missing = tmp_path / "image_missing.nii.gz"
     (tmp_path / "results").touch()
-    with pytest.raises(InputError, match=r"^3 of 3 volumes have faults; see the table$"):
-        check_study(options(([*images, missing], [*masks, masks[1]]), weights))
+    with pytest.raises(InputError, match=r"^2 of 2 volumes have faults; see above$"):
+        check_study(options(pairs, weights))
     out = capsys.readouterr().out
-    first, second, third = out.splitlines()[1:4]
-    assert "may or may not be Hounsfield units" in first
-    assert "masks must hold integral labels" in first
-    assert "cannot be written to" in first
-    assert "image_missing.nii.gz: no such file" in third
-    assert second.count("cannot be written to") == 1
+    table, _, faults = out.partition("\nfaults:\n")
+    first, second = table.splitlines()[1:]
+    assert [name in first for name in ("window", "fractions", "folder")] == [True] * 3
+    assert second.split()[-2:] == ["folder", "-"]
+    assert "none" not in out
+    lines = faults.splitlines()
+    assert len(lines) == 4
+    assert "masks must hold integral labels" in lines[0]
+    assert "may or may not be Hounsfield units" in lines[1]
+    assert "cannot be written to" in lines[2]
+    assert "cannot be written to" in lines[3]
     assert "slices of" not in out
+
+
+def test_missing_files_are_one_fault(pairs, weights, tmp_path, capsys):
+    images = [*pairs[0], *(tmp_path / f"image_coronacases_{i:03}.npy" for i in range(1, 11))]
+    masks = [*pairs[1], *(tmp_path / f"masks_coronacases_{i:03}.npy" for i in range(1, 11))]
+    with pytest.raises(InputError, match=r"^10 of 12 volumes have faults; see above$"):
+        check_study(options((images, masks), weights))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:3]] == ["image_a", "image_b"]
+    assert lines[3:6] == [
+        "",
+        "faults:",
+        f"  {images[2]}: no such file; 20 files of 10 cases are missing; run"
+        " scripts/download_dataset.sh, then scripts/nifti_to_numpy.sh",
+    ]
+    assert lines[7].startswith("4 slices of 2 volumes")
+    with pytest.raises(InputError, match=r"^10 of 10 volumes have faults; see above$"):
+        check_study(options((images[2:], masks[2:]), weights))
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_at_most_three_labels_are_listed(pairs, weights, capsys):
+    many = np.where(MASKS > 0, np.arange(MASKS.shape[0])[:, None, None] + 1, 0).astype(np.uint8)
+    save_nifti(pairs[1][0], many)
+    check_study(options(([pairs[0][0]], [pairs[1][0]]), weights, slice=1))
+    labels = np.unique(many)[1:]
+    assert f" {labels[0]}, {labels[1]}, ... ({len(labels)}) " in capsys.readouterr().out
+    check_study(options((pairs[0][:1], pairs[1][:1]), weights, slice=1, labels=["left=15,16"]))
+    assert " left " in capsys.readouterr().out
 
 
 def test_finished_slices_are_not_counted(pairs, weights, capsys):
@@ -81,9 +119,12 @@ def test_finished_slices_are_not_counted(pairs, weights, capsys):
     capsys.readouterr()
     assert check_study(options(pairs, weights)) == 0
     out, _ = capsys.readouterr()
-    assert [line.split()[-2] for line in out.splitlines()[1:3]] == ["0", "2"]
+    assert [line.split()[-3] for line in out.splitlines()[1:3]] == ["0", "2"]
     assert "2 slices of 1 volumes" in out
+    # Only results of exactly this run are kept.
     assert check_study(options(pairs, weights, overwrite=True)) == 0
+    assert "2 slices of 1 volumes" in capsys.readouterr().out
+    assert check_study(options(pairs, weights, overwrite=True, window="none")) == 0
     assert "4 slices of 2 volumes" in capsys.readouterr().out
     # The results folder holds another run.
     with pytest.raises(InputError, match="1 of 2 volumes have faults"):

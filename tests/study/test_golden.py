@@ -59,7 +59,7 @@ def numbers(tmp_path_factory) -> dict[str, list]:
     image, masks, affine = phantom_volume(11, 1, 9, "hounsfield", (96, 96))
     paths = []
     for name, array in (("image", image), ("masks", masks)):
-        paths.append(save_nifti(folder / f"{name}.nii.gz", array, affine))
+        paths.append(save_nifti(folder / f"{name}_1.nii.gz", array, affine))
     status = run_study(
         Options(
             [paths[0]],
@@ -75,7 +75,7 @@ def numbers(tmp_path_factory) -> dict[str, list]:
     assert status == 0
     found = {}
     for protocol in PROTOCOLS:
-        results = folder / "out" / protocol / "image"
+        results = folder / "out" / protocol / "image_1"
         table = read_raw_data(results / "raw_data.csv").dropna()
         found[protocol] = table.drop(columns="predicted_pixels").round(3).to_numpy().tolist()
         empty = read_empty_slices(results)[["slice", "prompted_as"]]

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from sam_lungs.data.case import CaseFiles, Reading
 from sam_lungs.prompts.protocols import PROTOCOLS, PromptProtocol
+from sam_lungs.study.input_options import parse_allow, parse_labels, parse_spacing
 from sam_lungs.study.options import Options, parse_count, parse_metrics, parse_rows
 from sam_lungs.utils.errors import InputError
 
@@ -14,7 +16,8 @@ PAIR = [Path("image.npy")], [Path("masks.npy")]
 def test_the_defaults_are_those_of_the_paper():
     options = Options(*PAIR)
     assert options.protocols == {"": PROTOCOLS["paper"]}
-    assert (options.model, options.precision, options.window) == ("vit_l", "float32", "auto")
+    assert (options.model, options.precision, options.allow) == ("vit_l", "float32", ())
+    assert [files.reading for files in options.case_files] == [Reading()]
     assert options.metrics == ("jaccard", "dice")
 
 
@@ -43,16 +46,131 @@ def test_prompt_options_make_a_protocol():
         ({"slice": 1, "save_masks": True}, "--save_masks has no effect with --slice"),
         ({"slice": 1, "overwrite": True}, "--overwrite has no effect with --slice"),
         ({"slice": 1, "metrics": ("volume_dice",)}, "volume_dice has no value with --slice"),
+        ({"dataset": Path("a.yml")}, "leave out -i and -m"),
+        ({"cases": ("a",)}, "--cases has no effect; add --dataset"),
+        ({"masks_file_path": []}, "give images with -i and their masks with -m, or --dataset"),
+        ({"image_file_path": []}, "give images with -i and their masks with -m, or --dataset"),
+        ({"image_file_path": PAIR[0] * 2}, "2 images but 1 masks"),
+        ({"masks_file_path": PAIR[1] * 2, "labels": ["1"]}, "--labels has no effect with a masks"),
+        (
+            {"image_file_path": PAIR[0] * 2, "masks_file_path": PAIR[1] * 2, "series": "1.2"},
+            "--series is for one image",
+        ),
     ],
 )
 def test_options_without_effect_in_their_combination_are_refused(given, message):
     with pytest.raises(InputError, match=message):
-        Options(*PAIR, **given)
+        Options(**{"image_file_path": PAIR[0], "masks_file_path": PAIR[1], **given})
 
 
-def test_each_image_needs_masks():
-    with pytest.raises(InputError, match="1 images but 2 masks"):
-        _ = Options(PAIR[0], PAIR[1] * 2).pairs
+def test_one_image_may_have_a_masks_file_per_object_and_several_have_one_each():
+    left, right = Path("left.nii"), Path("right.nii")
+    (files,) = Options(PAIR[0], [left, right]).case_files
+    assert files == CaseFiles(PAIR[0][0], (left, right))
+    assert Options([Path("a.npy"), Path("b.npy")], [left, right]).case_files == [
+        CaseFiles(Path("a.npy"), (left,)),
+        CaseFiles(Path("b.npy"), (right,)),
+    ]
+
+
+def test_options_for_reading_are_passed_to_every_case():
+    given = {
+        "window": "40,400",
+        "align": "voxels",
+        "labels": ["left=10,11", "right=12"],
+        "spacing_mm": (0.7, 0.8),
+        "series": "1.2.3",
+        "allow": ("saturated",),
+    }
+    (files,) = Options(*PAIR, **given).case_files
+    assert files.reading == Reading(
+        "40,400",
+        "voxels",
+        {"left": (10, 11), "right": (12,)},
+        (0.7, 0.8),
+        "1.2.3",
+        ("saturated",),
+    )
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A dataset file with two cases."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for kind in ("ct", "lungs"):
+            (tmp_path / name / f"{kind}.nii.gz").touch()
+    path = tmp_path / "dataset.yml"
+    path.write_text(
+        'images: "{case}/ct.nii.gz"\nmasks: "{case}/lungs.nii.gz"\nwindow: lung\nalign: affine\n'
+    )
+    return path
+
+
+def test_a_dataset_file_gives_the_cases_and_how_they_are_read(dataset):
+    options = Options(dataset=dataset)
+    assert [files.name for files in options.case_files] == ["a", "b"]
+    first, _ = options.case_files
+    assert first.image_path == dataset.parent / "a" / "ct.nii.gz"
+    assert first.masks_paths == (dataset.parent / "a" / "lungs.nii.gz",)
+    assert first.reading == Reading(window="lung", align="affine")
+    assert first.root == dataset.parent
+    assert options.problems == []
+    assert [files.name for files in Options(dataset=dataset, cases=("b",)).case_files] == ["b"]
+
+
+def test_options_replace_those_of_the_dataset_file(dataset):
+    given = {"window": "none", "align": "auto", "labels": ["3"], "allow": ("saturated",)}
+    for files in Options(dataset=dataset, **given).case_files:
+        assert files.reading == Reading("none", "auto", {"3": (3,)}, allow=("saturated",))
+
+
+@pytest.mark.parametrize(
+    ("texts", "objects"),
+    [
+        ([], None),
+        (["10,11"], {"10": (10,), "11": (11,)}),
+        (["10", "11"], {"10": (10,), "11": (11,)}),
+        (["left=10,11", "right=12"], {"left": (10, 11), "right": (12,)}),
+    ],
+)
+def test_labels_are_objects_or_merged_to_named_objects(texts, objects):
+    assert parse_labels(texts) == objects
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        *[([text], "a label is an integer, at least 1") for text in ("", "a", "1,", "0", "-1,2")],
+        *[([text], "--labels ") for text in ("=1", "left=", "left=1=2", "1.5", "1 2", "7=8")],
+        (["1" * 10], "a label is an integer"),
+        (["1,1"], "1 is given twice"),
+        (["1", "1"], "1 is given twice"),
+        (["left=1,2", "right=2"], "2 is given twice"),
+        (["left=1,1"], "1 is given twice"),
+        (["left=1", "left=2"], "left is given twice"),
+        (["left=1", "2"], "give every object a name"),
+    ],
+)
+def test_other_labels_are_refused(texts, message):
+    with pytest.raises(InputError, match=message):
+        parse_labels(texts)
+    with pytest.raises(InputError, match=message):
+        Options(*PAIR, labels=texts)
+
+
+def test_a_spacing_has_two_or_three_sizes():
+    assert parse_spacing("0.7,0.8") == (0.7, 0.8)
+    assert parse_spacing("0.7,0.8,5") == (0.7, 0.8, 5)
+    for text in ("", "1", "1,2,3,4", "0,1", "-1,1", "nan,1", "inf,1", "a,b", "1,,2"):
+        with pytest.raises(InputError, match="give ROWS,COLUMNS"):
+            parse_spacing(text)
+
+
+def test_only_known_faults_can_be_allowed():
+    assert parse_allow("saturated") == ("saturated",)
+    with pytest.raises(InputError, match="unknown fault 'everything'; the faults are "):
+        parse_allow("saturated,everything")
 
 
 @pytest.mark.parametrize("text", ["nsd", "nsd,dice", "jaccard,dice,nsd,nsd"])

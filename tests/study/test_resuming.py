@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, chest, save_nifti
-from faults import FAULTS, Child, contents, finish, inject_faults, is_nightly
+from faults import FAULTS, Child, contents, finish, inject_faults, is_nightly, wait_for
 
 from sam_lungs.data.arrays import write_numpy
 from sam_lungs.data.nifti import read_nifti
@@ -58,11 +58,11 @@ def expected(folder):
 
 
 def results(folder: Path) -> dict[str, object]:
-    """The results of a run, without the command in `run.json`, which depends on the volumes."""
+    """The results of a run, without the command and --overwrite in `run.json`."""
     found = contents(folder / "out")
     for name in found:
         if name.endswith("run.json"):
-            del found[name]["command"]
+            del found[name]["command"], found[name]["other_options"]["overwrite"]
     return found
 
 
@@ -120,8 +120,7 @@ def test_a_signal_ends_the_run_within_a_second_and_the_same_command_resumes(
     assert child.wait() == status
     assert time.monotonic() - sent < 1
     assert child.output_lines()[-1] == (
-        "interrupted: finished work is kept; to resume, run the same command again, without"
-        " --overwrite"
+        "interrupted: finished work is kept; to resume, run the same command again"
     )
     done = recorded(folder)
     assert 3 <= done < SLICES - 1
@@ -205,7 +204,7 @@ def test_another_run_is_refused_and_the_difference_is_named(folder, is_finished)
     finish(folder, SCRIPT, *pair("a"), *RUN)
     finish(folder, SCRIPT, *pair("a"), *RUN, "--window", "none", "--overwrite")
     (record,) = folder.rglob("run.json")
-    assert json.loads(record.read_text())["options"]["window"] == "none"
+    assert json.loads(record.read_text())["reading"]["window"] == "none"
 
 
 def test_a_killed_run_with_overwrite_keeps_the_old_results_and_resumes(folder, expected):
@@ -219,10 +218,24 @@ def test_a_killed_run_with_overwrite_keeps_the_old_results_and_resumes(folder, e
     lines = finish(folder, SCRIPT, *other)
     assert lines[-1].startswith("image_a: 23 of 23 slices")
     again = results(folder)
-    finish(folder, SCRIPT, *other, "--overwrite")
-    assert results(folder) == again
     assert again.keys() == left.keys()
     assert again != left
+    finish(folder, SCRIPT, *pair("a"), *RUN, "--overwrite")
+    assert results(folder) == of("a", expected)
+
+
+def test_the_same_command_with_overwrite_resumes_a_killed_one(folder, expected):
+    other = (*pair("a", "b"), *RUN, "--window", "none")
+    finish(folder, SCRIPT, *other)
+    command = (*pair("a", "b"), *RUN, "--overwrite")
+    child = Child(folder, SCRIPT, *command)
+    wait_for(folder / "out" / "image_b" / UNFINISHED_FOLDER / LOG_NAME, child)
+    child.send(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    assert of("a", results(folder)) == of("a", expected)
+    lines = finish(folder, SCRIPT, *command)
+    assert lines[0] == "image_a: finished before, skipped"
+    assert results(folder) == expected
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -1,7 +1,8 @@
 """Whole studies, from files to files, with a tiny SAM in place of the real one."""
 
+import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -13,6 +14,7 @@ import yaml
 from conftest import chest, save_nifti, tiny_sam
 
 from sam_lungs.data.arrays import write_numpy
+from sam_lungs.data.case import CaseFiles
 from sam_lungs.data.nifti import read_nifti
 from sam_lungs.data.windowing import LUNG_WINDOW, slice_to_rgb
 from sam_lungs.prompts.protocols import PROTOCOLS, PromptProtocol
@@ -127,6 +129,13 @@ def test_a_package_that_is_not_installed_is_left_out_of_run_json(
 def test_run_json_records_how_the_results_were_made(pair, weights, tmp_path):
     study(pair, weights, window="-600,1600", box=False)
     run = record(tmp_path)
+    assert run.reading == {
+        "window": "-600,1600",
+        "align": "auto",
+        "objects": None,
+        "spacing_mm": None,
+        "series": None,
+    }
     assert run.other_options["model"] == "vit_l"
     assert run.protocol["box"] is False
     assert run.window_hu == [-1400, 200]
@@ -134,10 +143,10 @@ def test_run_json_records_how_the_results_were_made(pair, weights, tmp_path):
     assert run.environment["device"].startswith("cpu (")
     assert run.segmenter["weights"] == {weights.name: sha256_of(weights)}
     assert run.image == {"file": str(pair[0][0]), "sha256": sha256_of(pair[0][0])}
-    assert run.masks == {"file": str(pair[1][0]), "sha256": sha256_of(pair[1][0])}
+    assert run.masks == [{"file": str(pair[1][0]), "sha256": sha256_of(pair[1][0])}]
+    assert (run.patient, run.subset, run.findings) == (None, None, [])
     assert run.environment["packages"]["torch"] == torch.__version__.split("+")[0]
     assert run.environment["threads"] == torch.get_num_threads()
-    assert run.geometry_warning is None
     assert run.seconds > 0
     assert run.started
     assert run.command == sys.argv
@@ -145,9 +154,9 @@ def test_run_json_records_how_the_results_were_made(pair, weights, tmp_path):
 
 def test_a_second_run_gives_the_same_bytes(pair, weights, tmp_path):
     tables = []
-    for _ in range(2):
-        study(pair, weights, overwrite=True)
-        folder = tmp_path / "results" / "image_a"
+    for name in ("first", "second"):
+        study(pair, weights, output_folder=tmp_path / name)
+        folder = tmp_path / name / "image_a"
         tables.append([(folder / f"{name}.csv").read_bytes() for name in ("raw_data", "results")])
         assert visible(folder) == ["raw_data.csv", "results.csv", "run.json"]
     assert tables[0] == tables[1]
@@ -183,7 +192,7 @@ def test_tables_do_not_depend_on_batches_and_devices(
 @pytest.mark.parametrize(
     "change",
     [
-        {"window": "40,400"},
+        {"window": "-450,1000"},
         {"precision": "bfloat16"},
         {"points": "centroid", "box": False},
         {"negative": "none"},
@@ -275,7 +284,7 @@ def test_saved_embeddings_are_computed_again_when_their_inputs_change(
     pair, weights, tmp_path, encoded, monkeypatch, change
 ):
     kept = {"embeddings_folder": tmp_path / "embeddings"}
-    study(pair, weights, **kept)
+    study(pair, weights, **kept, output_folder=tmp_path / "before")
     encoded.clear()
     changed = {
         "window": {"window": "-600,1600"},
@@ -292,7 +301,7 @@ def test_saved_embeddings_are_computed_again_when_their_inputs_change(
     elif change == "version":
         monkeypatch.setattr(registry, "versions_of", lambda packages: {"torch": "0.1"})
         registry.identify.cache_clear()
-    study(pair, weights, **kept, **changed, overwrite=True)
+    study(pair, weights, **kept, **changed)
     # The voxels of only one slice changed.
     assert sum(encoded) == (1 if change == "voxels" else 2)
 
@@ -418,7 +427,7 @@ def test_pictures_of_an_earlier_run_are_replaced(pair, weights, tmp_path):
     study(pair, weights, debug=True)
     picture = tmp_path / "results" / "image_a" / "debug" / "slice_1_prediction.png"
     before = picture.read_bytes()
-    study(pair, weights, debug=True, window="40,400", overwrite=True)
+    study(pair, weights, debug=True, window="-450,1000", overwrite=True)
     assert picture.read_bytes() != before
     study(pair, weights, overwrite=True)
     assert not picture.parent.exists()
@@ -445,8 +454,8 @@ def test_one_bad_volume_does_not_stop_the_others(pair, weights, loaded, tmp_path
     assert study((images, pair[1] * 3), weights) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 2
-    assert "image_bad" in errors[0]
-    assert "image_missing" in errors[1]
+    assert "image_missing" in errors[0]
+    assert "image_bad" in errors[1]
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["image_a"]
     assert loaded == ["vit_l"]
 
@@ -461,14 +470,13 @@ def test_volumes_of_different_formats_share_one_model(pair, weights, loaded, tmp
     assert loaded == ["vit_l"]
 
 
-def test_each_image_needs_masks(pair, weights):
-    with pytest.raises(InputError, match="1 images but 2 masks"):
-        study((pair[0], pair[1] * 2), weights)
-
-
 def test_two_images_of_one_name_are_refused_before_either_is_processed(pair, weights, tmp_path):
     (tmp_path / "other").mkdir()
     images = [*pair[0], save_nifti(tmp_path / "other" / "image_a.nii", IMAGE)]
+    a = save_nifti(tmp_path / "other" / "a.nii", IMAGE)
+    # The tables leave out `image_`.
+    with pytest.raises(InputError, match=rf"{a}: has the same name as {pair[0][0]} "):
+        study(([*pair[0], a], pair[1] * 2), weights, output_folder=tmp_path / "out")
     with pytest.raises(InputError, match="image_a"):
         study((images, pair[1] * 2), weights, output_folder=tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -497,13 +505,148 @@ def test_debug_folder_is_beside_the_results_folder_of_any_name(
     assert (tmp_path / "debug" / "image_a" / "slice_1_prompt.yml").exists()
 
 
-def test_affines_that_disagree_are_warned_about_and_recorded(pair, weights, tmp_path, capsys):
-    save_nifti(pair[1][0], MASKS, np.diag([1.0, 1, 1, 1]))
+@pytest.mark.parametrize(
+    "name", ["figures", "report.html", "joint_results.csv", "no_box", "x" * 256]
+)
+def test_names_that_results_cannot_have_are_refused(weights, tmp_path, name):
+    with pytest.raises(InputError, match=f"named {name}"):
+        study(([tmp_path / f"{name}.nii"], [tmp_path / "masks.nii"]), weights)
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("kind", ["image", "masks", "folder"])
+def test_names_that_are_not_utf8_are_refused(pair, weights, tmp_path, kind):
+    name = os.fsdecode(b"\xe9")
+    image, masks, folder = pair[0][0], pair[1][0], tmp_path / "out"
+    if kind == "image":
+        image = save_nifti(tmp_path / f"image_{name}.nii", IMAGE)
+    elif kind == "masks":
+        masks = save_nifti(tmp_path / f"masks_{name}.nii", MASKS)
+    else:
+        folder = tmp_path / name
+    with pytest.raises(InputError, match="rename it"):
+        study(([image], [masks]), weights, output_folder=folder)
+
+
+def test_findings_are_printed_once_and_recorded(pair, weights, tmp_path, capsys):
+    moved = np.diag([-0.7, -0.8, 5, 1])
+    moved[0, 3] = 0.3  # mm
+    save_nifti(pair[1][0], MASKS, moved)
     assert study(pair, weights) == 0
-    assert capsys.readouterr().err.count("warning: ") == 1
-    run = record(tmp_path)
-    assert "affine" in run.geometry_warning
-    assert study(pair, weights, strict_geometry=True) == 1
+    err = capsys.readouterr().err
+    assert err.count("warning: ") == 1
+    (finding,) = record(tmp_path).findings
+    assert finding.keys() == {"name", "message", "is_allowed"}
+    assert f"warning: {finding['message']}\n" in err
+
+
+def test_missing_files_are_one_error_and_the_other_cases_are_processed(
+    pair, weights, tmp_path, capsys
+):
+    missing = [tmp_path / f"image_{name}.npy" for name in ("b", "c")]
+    assert study(([*missing, *pair[0]], pair[1] * 3), weights) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert errors == [
+        f"error: {missing[0]}: no such file; 2 files of 2 cases are missing; check the path"
+        " (nifti_to_numpy.py makes arrays)"
+    ]
+    assert record(tmp_path)
+
+
+def test_one_image_may_have_a_masks_file_per_object(pair, weights, tmp_path):
+    files = [save_nifti(tmp_path / f"{side}.nii.gz", np.uint8(side == MASKS)) for side in (1, 2)]
+    study(pair, weights, output_folder=tmp_path / "together", debug=True)
+    study((pair[0], files), weights, output_folder=tmp_path / "apart", debug=True)
+    together, apart = (tmp_path / name / "image_a" for name in ("together", "apart"))
+    assert (together / "raw_data.csv").read_bytes() == (apart / "raw_data.csv").read_bytes()
+    assert RunRecord.read(apart).masks == [
+        {"file": str(path), "sha256": sha256_of(path)} for path in files
+    ]
+    prompts = yaml.safe_load((apart / "debug" / "slice_1_prompt.yml").read_text())
+    assert prompts["masks"] == list(map(str, files))
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """A dataset file with the cases a and b, two scans of one patient, and c without masks."""
+    for name in ("p_a", "p_b", "p_c"):
+        (tmp_path / name).mkdir()
+        save_nifti(tmp_path / name / "ct.nii.gz", IMAGE)
+        if name != "p_c":
+            save_nifti(tmp_path / name / "lungs.nii.gz", MASKS)
+    (tmp_path / "dataset.yml").write_text(
+        'images: "{case}/ct.nii.gz"\nmasks: "{case}/lungs.nii.gz"\npatient: "(p)_."\n'
+    )
+    return tmp_path / "dataset.yml"
+
+
+def of_dataset(path, weights, **options) -> int:
+    return run_study(Options(dataset=path, checkpoint=weights, device="cpu", **options))
+
+
+def test_the_cases_of_a_dataset_are_processed_and_its_faults_reported(
+    dataset, weights, tmp_path, capsys
+):
+    assert of_dataset(dataset, weights) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    (error,) = errors
+    assert "p_c" in error
+    assert visible(tmp_path / "results") == ["p_a", "p_b"]
+    assert {record(tmp_path, name).patient for name in ("p_a", "p_b")} == {"p"}
+    assert of_dataset(dataset, weights, cases=("p_b",), slice=1) == 0
+    assert capsys.readouterr().out.startswith("Jaccard index: ")
+
+
+def test_a_changed_patient_is_written_to_run_json_and_nothing_is_computed(
+    dataset, weights, loaded, tmp_path, capsys
+):
+    of_dataset(dataset, weights, cases=("p_a",))
+    before = record(tmp_path, "p_a")
+    path = tmp_path / "results" / "p_a" / "run.json"
+    text = dataset.read_text()
+    for patient, subset in (("p_a", "p"), (None, None)):
+        given = f'patient: "({patient})"\nsubset: "({subset})_.*"\n' if patient else ""
+        dataset.write_text(text.replace('patient: "(p)_."\n', given))
+        assert of_dataset(dataset, weights, cases=("p_a",)) == 0
+        after = record(tmp_path, "p_a")
+        assert (after.patient, after.subset) == (patient, subset)
+        assert replace(after, patient="p", subset=None) == before
+        written = path.stat().st_mtime_ns
+        assert of_dataset(dataset, weights, cases=("p_a",)) == 0
+        assert path.stat().st_mtime_ns == written
+    assert loaded == ["vit_l"]
+
+
+def test_without_a_dataset_file_the_patient_in_run_json_stays(dataset, weights, tmp_path):
+    of_dataset(dataset, weights, cases=("p_a",), output_folder=tmp_path / "out")
+    image, masks = (tmp_path / "p_a" / f"{name}.nii.gz" for name in ("ct", "lungs"))
+    name = CaseFiles(image, (masks,)).name
+    folder = (tmp_path / "out" / "p_a").rename(tmp_path / "out" / name)
+    study(([image], [masks]), weights, output_folder=tmp_path / "out")
+    assert RunRecord.read(folder).patient == "p"
+
+
+def test_overwrite_computes_only_what_is_not_exactly_this_run(pair, weights, loaded, capsys):
+    study(pair, weights)
+    assert study(pair, weights, overwrite=True) == 0
+    assert capsys.readouterr().out == "image_a: finished before, skipped\n"
+    assert loaded == ["vit_l"]
+    study(pair, weights, overwrite=True, window="none")
+    assert loaded == ["vit_l", "vit_l"]
+
+
+def test_overwrite_computes_results_of_other_code_again(
+    pair, weights, monkeypatch, tmp_path, loaded, capsys
+):
+    study(pair, weights)
+    elsewhere = {**record(tmp_path).environment, "code_sha256": "other"}
+    monkeypatch.setattr(process, "environment", lambda device: elsewhere)
+    monkeypatch.setattr(study_run, "code_sha256", lambda: "other")
+    capsys.readouterr()
+    assert study(pair, weights, overwrite=True) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert loaded == ["vit_l", "vit_l"]
+    assert record(tmp_path).environment == elsewhere
 
 
 @pytest.mark.parametrize("index", [-1, 3, 1000])

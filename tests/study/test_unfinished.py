@@ -28,17 +28,22 @@ from sam_lungs.utils.errors import InputError
 RECORD = RunRecord(
     numbers_version=1,
     image={"file": "image.npy", "sha256": "a" * 64, "conversion": "d" * 64},
-    masks={"file": "masks.npy", "sha256": "b" * 64},
+    masks=[{"file": "masks.npy", "sha256": "b" * 64}],
+    reading={
+        "window": "auto",
+        "align": "auto",
+        "objects": None,
+        "spacing_mm": None,
+        "series": None,
+    },
     segmenter={"model": "vit_l", "weights": {"l.pth": "c" * 64}, "preprocessing": "as SAM"},
     options={
         "precision": "float32",
-        "window": "auto",
         "metrics": ["jaccard", "dice"],
         "tolerance_mm": 1.0,
         "empty_slices": "skip",
         "save_masks": False,
         "debug": False,
-        "strict_geometry": False,
         "embeddings_precision": "float32",
     },
     other_options={"model": "vit_l", "batch_size": None, "output_folder": "results"},
@@ -74,7 +79,7 @@ def changed(path: str, value: object) -> RunRecord:
     *folders, name = path.split("/")
     place = content
     for folder in folders:
-        place = place[folder]
+        place = place[int(folder) if isinstance(place, list) else folder]
     place[name] = value
     return RunRecord(**content)
 
@@ -85,7 +90,7 @@ def finish(folder: Path) -> None:
 
 
 def begin(folder: Path) -> None:
-    with UnfinishedRun(folder, RECORD, overwrite=False) as log:
+    with UnfinishedRun(folder, RECORD) as log:
         for line in LINES:
             log.append(line)
 
@@ -100,19 +105,22 @@ def log_path(folder: Path) -> Path:
     [
         ("numbers_version", 2, "numbers version 1 there, 2 now"),
         ("options/precision", "bfloat16", "--precision float32 there, bfloat16 now"),
-        ("options/window", "lung", "--window"),
+        ("reading/window", "lung", "--window auto there, lung now"),
+        ("reading/align", "voxels", "--align auto there, voxels now"),
+        ("reading/objects", {"left": [1, 2]}, "--labels None there, {'left': [1, 2]} now"),
+        ("reading/spacing_mm", [1.0, 2.0], "--spacing_mm None there, [1.0, 2.0] now"),
+        ("reading/series", "1.2.3", "--series None there, 1.2.3 now"),
         ("options/metrics", ["jaccard", "dice", "nsd"], "--metrics"),
         ("options/tolerance_mm", 2.0, "--tolerance_mm 1.0 there, 2.0 now"),
         ("options/empty_slices", "nearest", "--empty_slices"),
         ("options/save_masks", True, "--save_masks"),
-        ("options/strict_geometry", True, "--strict_geometry"),
         ("options/debug", True, "--debug"),
         ("options/embeddings_precision", "float16", "--embeddings_precision"),
         ("protocol/box", False, "prompts: box True there, False now"),
         ("image/sha256", "f" * 64, "image sha256 aaaaaaaaaaaa there, ffffffffffff now"),
         ("image/conversion", "f" * 64, "image conversion"),
-        ("masks/sha256", "f" * 64, "masks sha256"),
-        ("masks/conversion", "f" * 64, "masks conversion None there, ffffffffffff now"),
+        ("masks/0/sha256", "f" * 64, "masks sha256"),
+        ("masks/0/conversion", "f" * 64, "masks conversion None there, ffffffffffff now"),
         ("segmenter/weights", {"l.pth": "f" * 64}, "weights"),
         ("segmenter/preprocessing", "as SAM 2", "preprocessing"),
     ],
@@ -124,8 +132,57 @@ def test_a_run_with_another_fingerprint_is_refused(tmp_path, begin, path, value,
     assert f"({message}" in str(refused.value)
     # It names only this difference.
     assert ";" not in str(refused.value).partition("(")[2].partition(")")[0]
-    with UnfinishedRun(tmp_path, changed(path, value), overwrite=True) as log:
+    assert finished_record(tmp_path, changed(path, value), overwrite=True) is None
+    with UnfinishedRun(tmp_path, changed(path, value)) as log:
         assert log.lines == []
+        assert log.discarded_slices == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "is_same"),
+    [
+        ("command", ["other.py"], True),
+        ("environment/commit", "5678", True),
+        ("environment/device", "a GPU", False),
+        ("environment/packages", {"torch": "2.15"}, False),
+        ("environment/code_sha256", "f" * 64, False),
+        ("reading/window", "lung", False),
+    ],
+)
+def test_overwrite_keeps_only_finished_results_of_exactly_this_run(tmp_path, path, value, is_same):
+    finish(tmp_path)
+    found = finished_record(tmp_path, changed(path, value), overwrite=True)
+    assert (found is not None) == is_same
+    (tmp_path / "raw_data.csv").write_text("changed")
+    assert finished_record(tmp_path, changed(path, value), overwrite=True) is None
+
+
+def test_a_log_of_another_version_is_discarded(tmp_path):
+    begin(tmp_path)
+    first, *others = log_path(tmp_path).read_text().splitlines(keepends=True)
+    del (content := json.loads(first))["reading"]
+    log_path(tmp_path).write_text("".join([json.dumps(content) + "\n", *others]))
+    with pytest.raises(RunMismatchError, match="not a run record of this version"):
+        finished_record(tmp_path, RECORD)
+    assert finished_record(tmp_path, RECORD, overwrite=True) is None
+    with UnfinishedRun(tmp_path, RECORD) as log:
+        assert log.lines == []
+
+
+def test_a_resumed_run_takes_patient_subset_and_findings_from_the_new_command(tmp_path):
+    begin(tmp_path)
+    later = replace(RECORD, patient="p", subset="s", findings=[{"name": "saturated"}])
+    with UnfinishedRun(tmp_path, later) as log:
+        assert log.record == later
+        assert log.lines == LINES
+
+
+def test_every_masks_file_is_part_of_the_fingerprint(tmp_path):
+    finish(tmp_path)
+    two = replace(RECORD, masks=[*RECORD.masks, {"file": "right.npy", "sha256": "9" * 64}])
+    with pytest.raises(RunMismatchError) as refused:
+        finished_record(tmp_path, two)
+    assert "(masks file 2 sha256 None there, 999999999999 now)" in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +195,9 @@ def test_a_run_with_another_fingerprint_is_refused(tmp_path, begin, path, value,
         ("other_options/overwrite", True),
         ("other_options/embeddings_folder", "kept"),
         ("image/file", "moved.npy"),
+        ("patient", "another"),
+        ("subset", "another"),
+        ("findings", [{"name": "saturated", "message": "", "is_allowed": True}]),
         ("segmenter/weights", {"moved.pth": "c" * 64}),
         ("environment/device", "a GPU"),
         ("environment/threads", 4),
@@ -172,7 +232,7 @@ def test_an_unfinished_run_keeps_its_slices_only_in_the_same_environment(
     tmp_path, path, value, kept
 ):
     begin(tmp_path)
-    with UnfinishedRun(tmp_path, changed(path, value), overwrite=False) as log:
+    with UnfinishedRun(tmp_path, changed(path, value)) as log:
         assert len(log.lines) == kept
         assert log.discarded_slices == 3 - kept
         log.append(LINES[0])
@@ -182,17 +242,18 @@ def test_an_unfinished_run_keeps_its_slices_only_in_the_same_environment(
 
 def test_a_record_has_the_options_that_decide_the_results_in_one_field():
     options = Options([Path("image.npy")], [Path("masks.npy")])
-    record = new_record({}, {}, {}, options, PromptProtocol())
+    record = new_record(*options.case_files, {}, [], {}, options, PromptProtocol())
+    assert record.reading == RECORD.reading
     assert record.options.keys() == RECORD.options.keys()
     assert record.other_options.keys() > RECORD.other_options.keys()
-    assert "image_file_path" not in record.other_options
+    assert not record.other_options.keys() & {"image_file_path", *RECORD.reading, "labels"}
 
 
 def test_a_run_is_unfinished_until_its_log_is_discarded(tmp_path):
     assert finished_record(tmp_path, RECORD) is None
     begin(tmp_path)
     assert kept_slices(tmp_path, RECORD) == {3, 4, 9}
-    with UnfinishedRun(tmp_path, RECORD, overwrite=False) as log:
+    with UnfinishedRun(tmp_path, RECORD) as log:
         assert log.lines == LINES
         finish(tmp_path)
         assert finished_record(tmp_path, RECORD) is None
@@ -202,7 +263,7 @@ def test_a_run_is_unfinished_until_its_log_is_discarded(tmp_path):
 
 
 def test_a_mask_is_read_back_and_a_damaged_one_is_none(tmp_path):
-    with UnfinishedRun(tmp_path, RECORD, overwrite=False) as log:
+    with UnfinishedRun(tmp_path, RECORD) as log:
         log.append(LINES[0], MASK)
         np.testing.assert_array_equal(log.read_mask(3), MASK)
         assert log.read_mask(3).dtype == bool
@@ -227,7 +288,7 @@ def test_a_log_cut_at_any_byte_keeps_its_complete_lines(tmp_path):
     for length in [*range(0, ends[0], 50), *range(ends[0] - 2, len(content) + 1)]:
         path.write_bytes(content[:length])
         whole = max(sum(end <= length for end in ends) - 1, 0)
-        with UnfinishedRun(tmp_path, RECORD, overwrite=False) as log:
+        with UnfinishedRun(tmp_path, RECORD) as log:
             assert log.lines == LINES[:whole]
             for line in LINES[whole:]:
                 log.append(line)
@@ -238,7 +299,7 @@ def test_a_new_run_does_not_keep_an_old_log_that_cannot_be_removed(tmp_path, mon
     begin(tmp_path)
     monkeypatch.setattr(unfinished.shutil, "rmtree", lambda folder, ignore_errors: None)
     other = changed("environment/threads", 4)
-    with UnfinishedRun(tmp_path, other, overwrite=False) as log:
+    with UnfinishedRun(tmp_path, other) as log:
         log.append(LINES[0])
     assert kept_slices(tmp_path, other) == {LINES[0]["index"]}
 
@@ -248,7 +309,7 @@ def test_a_line_that_is_no_slice_ends_the_log(tmp_path, line):
     begin(tmp_path)
     content = log_path(tmp_path).read_bytes()
     log_path(tmp_path).write_bytes(content + line + b"\n")
-    with UnfinishedRun(tmp_path, RECORD, overwrite=False) as log:
+    with UnfinishedRun(tmp_path, RECORD) as log:
         assert log.lines == LINES
     assert log_path(tmp_path).read_bytes() == content
 
@@ -257,7 +318,7 @@ def test_zeros_that_a_power_loss_leaves_at_the_end_are_dropped(tmp_path):
     begin(tmp_path)
     content = log_path(tmp_path).read_bytes()
     log_path(tmp_path).write_bytes(content + b"\0" * 4096)
-    with UnfinishedRun(tmp_path, RECORD, overwrite=False) as log:
+    with UnfinishedRun(tmp_path, RECORD) as log:
         assert log.lines == LINES
     assert log_path(tmp_path).read_bytes() == content
 
@@ -288,7 +349,16 @@ def test_a_damaged_run_record_is_refused_or_has_the_same_fingerprint(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [[], 3, {}, {**asdict(RECORD), "image": []}, {**asdict(RECORD), "options": 3}]
+    "content",
+    [
+        *([], 3, {}),
+        {**asdict(RECORD), "image": []},
+        {**asdict(RECORD), "options": 3},
+        {**asdict(RECORD), "masks": RECORD.masks[0]},
+        {**asdict(RECORD), "masks": ["masks.npy"]},
+        {**asdict(RECORD), "patient": 3},
+        {name: value for name, value in asdict(RECORD).items() if name != "reading"},
+    ],
 )
 def test_other_json_is_refused(tmp_path, content):
     (tmp_path / RUN_NAME).write_text(json.dumps(content))
@@ -335,8 +405,8 @@ def test_a_record_is_read_back_with_the_hashes_of_the_files(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot be written"):
-        UnfinishedRun(tmp_path / "file" / "a", RECORD, overwrite=True)
+    with pytest.raises(InputError, match="cannot be read"):
+        UnfinishedRun(tmp_path / "file" / "a", RECORD)
     log_path(tmp_path).mkdir(parents=True)
     with pytest.raises(InputError, match="cannot be read"):
         finished_record(tmp_path, RECORD)

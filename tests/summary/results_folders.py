@@ -11,9 +11,9 @@ from sam_lungs.study.run_record import RunRecord, code_sha256
 RECORD = RunRecord(
     numbers_version=1,
     image={"file": "image.npy", "sha256": "1ma9e"},
-    masks={"file": "masks.npy", "sha256": "3a5c5"},
+    masks=[{"file": "masks.npy", "sha256": "3a5c5"}],
     segmenter={"model": "vit_l", "family": "sam", "weights": {"sam_vit_l.pth": "3adc"}},
-    options={"window": "auto", "precision": "float32", "save_masks": False},
+    options={"precision": "float32", "save_masks": False},
     other_options={"model": "vit_l"},
     protocol={"points": "inside", "box": True},
     environment={
@@ -25,6 +25,7 @@ RECORD = RunRecord(
         "code_sha256": code_sha256(),
     },
     command=["process_image.py"],
+    reading={"window": "auto", "align": "auto", "objects": None},
 )
 
 

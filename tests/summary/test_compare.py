@@ -30,9 +30,12 @@ def slices(**dice: list[float]) -> pd.DataFrame:
     )
 
 
-def joined(table: pd.DataFrame) -> JoinedResults:
-    """Return joined results with nothing but slices."""
-    return JoinedResults(table, *[pd.DataFrame()] * (len(JoinedResults._fields) - 1))
+def joined(table: pd.DataFrame, **patients: str) -> JoinedResults:
+    """Return joined results with nothing but slices and the patients of volumes."""
+    volumes = pd.DataFrame({"image": table["image"].unique()})
+    volumes["patient"] = volumes["image"].map(patients).astype(object)
+    others = [pd.DataFrame()] * (len(JoinedResults._fields) - 2)
+    return JoinedResults(table, volumes, *others)
 
 
 def as_published(shift: float = 0.0) -> pd.DataFrame:
@@ -110,7 +113,7 @@ def test_slices_are_matched_by_image_and_number():
     ours = slices(image_a=[np.nan, 0.5, 0.9], image_b=[0.8])
     theirs = slices(a=[0.1, 0.2, 0.3, 0.4], c=[0.7]).sort_values("slice", ascending=False)
     pairs = pair_slices(theirs, ours).sort_values("slice")
-    assert pairs["image"].tolist() == ["a", "a"]
+    assert pairs["image"].tolist() == ["image_a", "image_a"]
     assert pairs["slice"].tolist() == [1, 2]
     assert pairs["dice_published"].tolist() == [0.2, 0.3]
     assert pairs["dice_reproduced"].tolist() == [0.5, 0.9]
@@ -118,9 +121,22 @@ def test_slices_are_matched_by_image_and_number():
 
 
 def test_a_duplicate_slice_is_refused():
-    twice = slices(image_a=[0.5, 0.6], a=[0.7])
+    twice = pd.concat([slices(image_a=[0.5, 0.6]), slices(image_a=[0.7])])
     with pytest.raises(InputError, match="a: has slice 0 twice"):
         pair_slices(twice, slices(a=[0.5]))
+
+
+def test_an_exact_name_is_preferred_to_one_without_image():
+    both = slices(image_a=[0.5], a=[0.7])
+    for names in (["a"], ["image_a"], ["a", "image_a"], ["image_a", "a"]):
+        others = slices(**{name: [0.9] for name in names})
+        expected = {"image_a": 0.5, "a": 0.7}
+        pairs = pair_slices(both, others).set_index("image")["dice_published"]
+        assert pairs.to_dict() == {name: expected[name] for name in names}
+        pairs = pair_slices(others, both).set_index("image")["dice_reproduced"]
+        assert pairs.to_dict() == {name: expected[name] for name in names}
+    table = compare_with_published(slices(image_coronacases_001=[0.5], coronacases_001=[0.7]))
+    assert table["dice_reproduced"].tolist() == [0.7]
 
 
 def test_the_shipped_figures_are_the_published_ones(real_data):
@@ -170,9 +186,15 @@ def test_comparison_of_two_runs_equals_hand_computed_values():
 
 
 def test_two_scans_of_a_patient_are_one_case():
-    first = joined(slices(radiopaedia_10_1_1=[0.5], radiopaedia_10_1_2=[0.5, 0.5], a=[0.5, 0.5]))
-    second = joined(slices(radiopaedia_10_1_1=[0.8], radiopaedia_10_1_2=[0.7, 0.5], a=[0.4, 0.4]))
-    row = dice_row(first, second)
+    first = slices(p_1=[0.5], p_2=[0.5, 0.5], a=[0.5, 0.5])
+    second = slices(image_p_1=[0.8], p_2=[0.7, 0.5], a=[0.4, 0.4])
+    # Either run may know the patients.
+    runs = joined(first), joined(second, image_p_1="p", p_2="p")
+    pd.testing.assert_series_equal(
+        dice_row(*runs), dice_row(joined(first, p_1="p", p_2="p"), joined(second))
+    )
+    assert dice_row(joined(first), joined(second))["cases"] == 3
+    row = dice_row(*runs)
     assert row[["cases", "slices"]].tolist() == [2, 5]
     # The two scans differ by 0.3 and 0.1, so the patient by 0.2; the other patient by -0.1.
     assert row["difference"] == pytest.approx(0.05)

@@ -15,17 +15,16 @@ from sam_lungs.summary.figures import (
     draw_published,
     save_figure,
 )
-from sam_lungs.summary.statistics import subset_of
 from sam_lungs.utils.errors import InputError
 
+# Volumes with their subsets; None is not known.
 STUDIES = {
-    "one volume": ["image_phantom_001"],
-    "two phantoms": ["image_phantom_001", "image_phantom_002"],
-    "the dataset": [f"coronacases_{number:03d}" for number in range(1, 11)]
-    + [f"image_radiopaedia_{number}_85902_{number % 4}" for number in range(10, 20)],
+    "one volume": {"image_phantom_001": "phantom"},
+    "two phantoms": {"image_phantom_001": None, "image_phantom_002": None},
+    "the dataset": {f"coronacases_{number:03d}": "coronacases" for number in range(1, 11)}
+    | {f"image_radiopaedia_{number}_85902_{number % 4}": "radiopaedia" for number in range(10, 20)},
+    "one in a subset of its own name": {"all": "all", "thorax": "thorax", "other": None},
 }
-
-SUBSETS = ("coronacases", "radiopaedia")
 
 
 @pytest.fixture(params=STUDIES)
@@ -33,12 +32,14 @@ def slices(request) -> pd.DataFrame:
     """Slices of volumes of different sizes; the first two and one in the middle have no lung."""
     random = np.random.default_rng(0)
     volumes = []
-    for number, image in enumerate(STUDIES[request.param]):
+    for number, (image, subset) in enumerate(STUDIES[request.param].items()):
         dice = random.uniform(0.3, 1, 12 + number)
         dice[[0, 1, 7]] = np.nan
         jaccard = dice / (2 - dice)
         columns = {"slice": np.arange(len(dice)), "jaccard": jaccard, "dice": dice}
-        volumes.append(pd.DataFrame({"image": image, "score": jaccard**2, **columns}))
+        volumes.append(
+            pd.DataFrame({"image": image, "subset": subset, "score": jaccard**2, **columns})
+        )
     return pd.concat(volumes, ignore_index=True)
 
 
@@ -61,7 +62,7 @@ EFFECTS = {
 
 
 def published(slices: pd.DataFrame) -> pd.DataFrame:
-    pairs = slices[["image", "slice"]].assign(dice_published=slices["dice"])
+    pairs = slices[["image", "subset", "slice"]].assign(dice_published=slices["dice"])
     return pairs.assign(dice_reproduced=slices["dice"] - 0.001)
 
 
@@ -94,11 +95,11 @@ def test_texts_are_readable_and_titles_do_not_overlap(slices):
 
 
 def test_box_plots_show_all_slices_each_subset_and_each_volume(slices):
-    with_lung = slices.dropna()
-    images = slices["image"].unique()
+    with_lung = slices.dropna(subset="dice").fillna({"subset": "slices"})
+    images, subsets = slices["image"].unique(), sorted(with_lung["subset"].unique())
     groups = [with_lung]
-    if len({subset_of(image) for image in images}) > 1:
-        groups += [with_lung[with_lung["image"].map(subset_of) == name] for name in SUBSETS]
+    if len(subsets) > 1:
+        groups += [with_lung[with_lung["subset"] == name] for name in subsets]
     groups += [with_lung[with_lung["image"] == image] for image in images]
     figure = draw_box_plots(slices)
     for axes, metric in zip(figure.axes, ("jaccard", "dice"), strict=True):
@@ -130,26 +131,27 @@ def test_each_volume_has_a_panel_with_gaps_in_slices_without_lung(slices):
 @pytest.mark.parametrize("volumes", range(1, 11))
 def test_unused_panels_are_hidden(volumes):
     names = [f"image_{number}" for number in range(volumes)]
-    slices = pd.DataFrame({"image": names, "slice": 0, "dice": 0.5})
+    slices = pd.DataFrame({"image": names, "subset": None, "slice": 0, "dice": 0.5})
     assert sum(axes.axison for axes in draw_along_slices(slices).axes) == volumes
 
 
 def test_a_volume_of_one_slice_is_drawn(tmp_path):
-    slices = pd.DataFrame({"image": ["a"], "slice": [0], "jaccard": 0.5, "dice": 0.6, "score": 0.7})
+    columns = {"subset": None, "slice": 0, "jaccard": 0.5, "dice": 0.6, "score": 0.7}
+    slices = pd.DataFrame([{"image": "a", **columns}])
     for figure in (draw_box_plots(slices), draw_along_slices(slices), draw_predicted_iou(slices)):
         save_figure(figure, tmp_path, "one")
 
 
 def test_dice_is_drawn_against_predicted_iou_with_spearmans_correlation(slices):
     (axes,) = draw_predicted_iou(slices).axes
-    with_lung = slices.dropna()
+    with_lung = slices.dropna(subset="dice")
     np.testing.assert_array_equal(
         points_of(axes), with_lung.sort_values("score")[["score", "dice"]]
     )
     # The predicted IoU is a rising function of Dice.
     assert axes.get_title() == f"Spearman's correlation 1.00 over {len(with_lung)} slices"
     markers = {line.get_marker() for line in axes.lines} - {"None"}
-    assert len(markers) == slices["image"].map(subset_of).nunique()
+    assert len(markers) == slices["subset"].nunique(dropna=False)
     # If the predicted IoU is the Jaccard index, every slice lies on the dashed line.
     exact = slices.assign(score=slices["jaccard"])
     (axes,) = draw_predicted_iou(exact).axes
@@ -167,7 +169,7 @@ def test_no_figure_without_predicted_iou(slices):
 def test_published_and_reproduced_slices_are_drawn_with_the_line_of_equal_values(slices):
     pairs = published(slices)
     (axes,) = draw_published(pairs).axes
-    drawn = pairs.dropna().sort_values("dice_published")[["dice_published", "dice_reproduced"]]
+    drawn = pairs[["dice_published", "dice_reproduced"]].dropna().sort_values("dice_published")
     np.testing.assert_array_equal(points_of(axes), drawn)
     (line,) = [line for line in axes.lines if line.get_label() == "equal"]
     assert line.get_slope() == 1

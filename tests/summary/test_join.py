@@ -4,10 +4,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from results_folders import write_volume
+from conftest import ROOT
+from results_folders import RECORD, write_volume
 
 from sam_lungs.study.results import EmptySlice, SliceResult
-from sam_lungs.summary.join import JoinedResults, join_results, write_tables
+from sam_lungs.summary.join import (
+    JoinedResults,
+    join_results,
+    warn_of_unknown_patients,
+    write_tables,
+)
+from sam_lungs.summary.patients import PatientOptions
 from sam_lungs.utils.errors import InputError
 
 SLICES = [
@@ -72,6 +79,152 @@ def test_joining_the_published_tables_gives_the_published_numbers(real_data, tmp
     for column in ("slices", "lung_slices", "jaccard_avg", "dice_avg"):
         given = published.loc[volumes.index, column]
         np.testing.assert_allclose(volumes[column], given, atol=5e-7)
+
+
+@pytest.fixture
+def all_published(real_data, tmp_path):
+    folder = tmp_path / "published"
+    folder.mkdir()
+    for volume in real_data.glob("published*/image_*"):
+        (folder / volume.name).symlink_to(volume)
+    return folder
+
+
+SCAN = r"image_(radiopaedia_\d+|coronacases_\d+).*"
+
+
+@pytest.mark.parametrize("options", [{"dataset": ROOT / "datasets/paper.yml"}, {"patients": SCAN}])
+def test_the_published_tables_have_18_patients_and_their_intervals(all_published, options, capsys):
+    joined = join_results(all_published, PatientOptions(**options).read_patients())
+    warn_of_unknown_patients([joined])
+    assert capsys.readouterr().err == ""
+    assert len(joined.cases) == 18
+    assert joined.cases.query("volumes == 2")["case"].tolist() == [
+        "radiopaedia_10",
+        "radiopaedia_29",
+    ]
+    table = joined.intervals.set_index(["subset", "metric"])
+    for metric, values in (
+        ("dice", [18, 20, 2973, 0.9494, 0.9369, 0.9220, 0.9523, 0.9410, 0.9261, 0.9559]),
+        ("jaccard", [18, 20, 2973, 0.9145, 0.8987, 0.8794, 0.9188, 0.9034, 0.8831, 0.9237]),
+    ):
+        assert table.loc[("all", metric)].astype(float).round(4).tolist() == values
+    if "dataset" in options:
+        subset = table.loc[("radiopaedia", "dice"), ["cases", "volumes", "volume_low"]]
+        assert subset.astype(float).round(4).tolist() == [8, 10, 0.9029]
+    assert joined.intervals["subset"].nunique() == (3 if "dataset" in options else 1)
+
+
+def test_without_patients_each_published_volume_is_one(all_published, capsys):
+    joined = join_results(all_published)
+    warn_of_unknown_patients([joined])
+    assert len(joined.cases) == 20
+    assert joined.intervals["subset"].unique().tolist() == ["all"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the patients of 20 of 20 volumes are not known" in line
+    assert "--patients" in line
+    assert "--dataset" in line
+
+
+def write_scans(folder, **patients: tuple[str | None, str | None]) -> None:
+    """Write volumes of one slice; Dice is 0.8, 0.7, 0.6, ... in the order of the arguments."""
+    for number, (image, (patient, subset)) in enumerate(patients.items()):
+        dice = 0.8 - number / 10
+        record = replace(RECORD, patient=patient, subset=subset)
+        write_volume(folder / image, [SliceResult(0, dice / 2, dice, 0.9, 5, 5)], record)
+
+
+def test_patients_and_subsets_come_from_the_run_records(tmp_path, capsys):
+    write_scans(tmp_path, a=("p", "old"), b=("p", "new"), c=("q", "new"), d=(None, None))
+    joined = join(tmp_path, tmp_path)
+    cases = joined.cases.set_index("case")
+    assert cases["volumes"].to_dict() == {"d": 1, "p": 2, "q": 1}
+    assert cases["dice_avg"].to_dict() == pytest.approx({"d": 0.5, "p": 0.75, "q": 0.6})
+    assert joined.intervals["subset"].unique().tolist() == ["all", "new", "old"]
+    assert rows(tmp_path / "joint_results.csv")[0][-2:] == ["patient", "subset"]
+    assert [row[-2:] for row in rows(tmp_path / "joint_results.csv")[1:]] == [
+        ["p", "old"],
+        ["p", "new"],
+        ["q", "new"],
+        ["", ""],
+    ]
+    assert capsys.readouterr().err == ""
+    warn_of_unknown_patients([joined])
+    assert "the patients of 1 of 4 volumes are not known" in capsys.readouterr().err
+
+
+def test_one_volume_is_one_patient_without_a_warning(tmp_path, capsys):
+    write_volume(tmp_path / "image", SLICES)
+    warn_of_unknown_patients([join_results(tmp_path)])
+    assert capsys.readouterr().err == ""
+
+
+def test_a_table_of_patients_replaces_the_records_and_leaves_others_out(tmp_path):
+    write_scans(tmp_path, a=("p", "old"), b=("p", "new"), c=("q", "new"))
+    table = tmp_path / "patients.csv"
+    table.write_text("image,patient,subset\na,p,\nb,r,x\n")
+    joined = join_results(tmp_path, PatientOptions(patients=str(table)).read_patients())
+    assert joined.volumes["patient"].tolist() == ["p", "r"]
+    assert joined.intervals["subset"].unique().tolist() == ["all", "x"]
+    assert joined.left_out == [f"{tmp_path / 'c'}: is not in {table}; left out"]
+
+
+def test_a_pattern_of_patients_replaces_the_records(tmp_path):
+    write_scans(tmp_path, p1_1=("a", "old"), p1_2=("b", "new"), other=("q", "new"))
+    joined = join_results(tmp_path, PatientOptions(patients=r"(p\d)_.*").read_patients())
+    assert joined.cases["case"].tolist() == ["other", "p1"]
+    assert joined.intervals["subset"].unique().tolist() == ["all"]
+
+
+def test_only_the_chosen_cases_of_a_dataset_file_are_joined(tmp_path):
+    write_scans(tmp_path / "results", a=("p", "old"), b=("p", "new"), c=("q", "new"))
+    dataset = tmp_path / "dataset.yml"
+    dataset.write_text("table: cases.csv\n")
+    (tmp_path / "cases.csv").write_text("case,image,masks,patient\na,a,m,x\nb,b,n,x\nc,c,o,x\n")
+    options = PatientOptions(dataset=dataset, cases=("c", "a"))
+    joined = join_results(tmp_path / "results", options.read_patients())
+    assert joined.volumes["image"].tolist() == ["a", "c"]
+    assert joined.cases["case"].tolist() == ["x"]
+    assert joined.left_out == [f"{tmp_path / 'results' / 'b'}: is not in {dataset}; left out"]
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ({"cases": ("a",)}, "add --dataset"),
+        ({"patients": "(.)", "dataset": ROOT / "datasets/paper.yml"}, "leave out --patients"),
+        ({"patients": "("}, "neither a CSV file nor a regular expression"),
+        ({"patients": "p.*"}, "needs a group"),
+        ({"patients": "missing.csv"}, "missing.csv: no such file"),
+        ({"dataset": ROOT / "datasets/paper.yml", "cases": ("image_corona",)}, "no case"),
+    ],
+)
+def test_wrong_patients_are_refused(options, part):
+    with pytest.raises(InputError, match=part.replace(".", r"\.")):
+        PatientOptions(**options).read_patients()
+
+
+def test_a_table_of_other_volumes_is_refused(tmp_path):
+    write_volume(tmp_path / "image_a", SLICES)
+    table = tmp_path / "patients.txt"
+    table.write_text("image,patient\na,p\n")
+    with pytest.raises(InputError, match=r"none of its volumes is in .*patients\.txt"):
+        join_results(tmp_path, PatientOptions(patients=str(table)).read_patients())
+
+
+def test_a_table_with_a_volume_twice_is_refused(tmp_path):
+    table = tmp_path / "patients.csv"
+    table.write_text("image,patient\na,p\na,q\n")
+    with pytest.raises(InputError, match="row 2: a is there twice"):
+        PatientOptions(patients=str(table)).read_patients()
+
+
+def test_volumes_called_figures_and_small_are_joined(tmp_path):
+    write_scans(tmp_path, figures=("p", None), small=("p", None), image_small=("q", None))
+    (tmp_path / "figures" / "boxes.svg").touch()
+    joined = join_results(tmp_path)
+    assert joined.volumes["image"].tolist() == ["figures", "image_small", "small"]
+    assert joined.left_out == []
 
 
 def test_the_last_of_several_published_tables_is_used(tmp_path):

@@ -12,13 +12,14 @@ from PIL import Image
 from results_folders import RECORD, write_volume
 
 from sam_lungs.data.arrays import write_numpy
+from sam_lungs.data.case import CaseFiles, Reading, read_case
 from sam_lungs.data.nifti import read_nifti, write_nifti
-from sam_lungs.data.readers import read_case
 from sam_lungs.data.windowing import LUNG_WINDOW
 from sam_lungs.prompts.protocols import PromptProtocol
 from sam_lungs.study.layout import MASKS_NAME
 from sam_lungs.study.metrics import overlap
 from sam_lungs.study.results import SliceResult
+from sam_lungs.summary import overlays
 from sam_lungs.summary.join import join_results
 from sam_lungs.summary.overlays import (
     CONTOUR_RGB,
@@ -48,7 +49,7 @@ def process(tmp_path):
 
     def run(image_path, masks_path, protocol=PAPER, window="auto", save_masks=True):
         folder = tmp_path / "results" / image_path.name.partition(".")[0]
-        case = read_case(image_path, masks_path, window=window)
+        case = read_case(CaseFiles(image_path, (masks_path,), Reading(window=window)))
         reference = case.masks.array != 0
         predicted = np.roll(reference, 1, axis=0)
         slices = []
@@ -64,9 +65,9 @@ def process(tmp_path):
         record = replace(
             RECORD,
             image=case.image.identity,
-            masks=case.masks.identity,
+            masks=case.masks_identities,
             protocol=asdict(protocol),
-            options={"window": window},
+            reading={"window": window},
         )
         write_volume(folder, slices, record)
         return folder
@@ -157,6 +158,7 @@ def test_the_animation_of_a_large_volume_is_small(process, tmp_path):
     slices, affine = 2 * GIF_FRAMES + 5, np.diag([-0.5, -1, 2, 1])
     image = np.full((40, 2 * GIF_WIDTH, slices), -1000, np.int16)
     image[5:, 5:] = 0
+    image[10:30, 100:300, -1] = -800
     masks = np.zeros(image.shape, np.uint8)
     masks[10:30, 100:300, -1] = 1
     paths = (
@@ -172,6 +174,37 @@ def test_the_animation_of_a_large_volume_is_small(process, tmp_path):
     contour = np.argwhere((frame == CONTOUR_RGB).all(axis=2))
     np.testing.assert_array_equal(contour.min(axis=0), (10, 50))
     np.testing.assert_array_equal(contour.max(axis=0), (29, 149))
+
+
+def test_the_files_are_read_as_in_the_run(pair, process, monkeypatch):
+    folder = process(*pair)
+    reading = {
+        "window": "-650,1500",
+        "align": "voxels",
+        "objects": {"left": [2], "right": [1]},
+        "spacing_mm": [0.8, 0.7],
+        "series": None,
+    }
+    findings = [
+        {"name": "saturated", "message": "a: b", "is_allowed": True},
+        {"name": "offset", "message": "a: b", "is_allowed": False},
+    ]
+    path = folder / "run.json"
+    record = json.loads(path.read_text()) | {"reading": reading, "findings": findings}
+    path.write_text(json.dumps(record))
+    asked = []
+    read = overlays.read_case
+    monkeypatch.setattr(overlays, "read_case", lambda files: asked.append(files) or read(files))
+    read_processed(folder)
+    (files,) = asked
+    assert (files.image_path, *files.masks_paths) == pair
+    assert files.reading == Reading(
+        window="-650,1500",
+        align="voxels",
+        objects={"left": (2,), "right": (1,)},
+        spacing_mm=(0.8, 0.7),
+        allow=("saturated",),
+    )
 
 
 def test_nothing_is_drawn_without_saved_masks_or_run_record(pair, process):
@@ -209,7 +242,8 @@ def test_predicted_masks_of_another_run_are_refused(pair, process):
 def test_an_invalid_record_is_refused(pair, process):
     folder = process(*pair)
     record = json.loads((folder / "run.json").read_text())
-    for text in ("{", "[]", *(json.dumps(record | {name: {}}) for name in ("image", "options"))):
+    wrong = [{"image": {}}, {"reading": {"windows": "auto"}}, {"reading": {"objects": [1]}}]
+    for text in ("{", "[]", *(json.dumps(record | change) for change in wrong)):
         (folder / "run.json").write_text(text)
         with pytest.raises(InputError, match=r"run\.json: not a run record"):
             read_processed(folder)

@@ -13,6 +13,7 @@ from results_folders import RECORD, write_volume
 from sam_lungs.study.results import EmptySlice, SliceResult
 from sam_lungs.summary import figures
 from sam_lungs.summary.compare import published_volumes
+from sam_lungs.summary.patients import PatientOptions
 from sam_lungs.summary.report import write_report
 from sam_lungs.utils.errors import InputError
 
@@ -26,8 +27,9 @@ def write_dice(folder, *dice: float, record=RECORD, **options) -> None:
 def results(tmp_path):
     """Two runs over two volumes of two patients."""
     for run, shift in (("paper", 0), ("no_box", -0.1)):
-        write_dice(tmp_path / run / "image_phantom_001", 0.9 + shift, 0.5 + shift)
-        write_dice(tmp_path / run / "image_phantom_002", 0.8 + shift)
+        for image, dice in (("image_phantom_001", (0.9, 0.5)), ("image_phantom_002", (0.8,))):
+            record = replace(RECORD, patient=image[-3:])
+            write_dice(tmp_path / run / image, *(each + shift for each in dice), record=record)
     return tmp_path / "paper"
 
 
@@ -54,6 +56,9 @@ def test_headline_equals_hand_computed_values(results):
     assert "different settings" not in page
     assert "left out of all numbers" not in page
     assert "made by other code" not in page
+    assert "Warnings about the input files" not in page
+    assert "Patients: 2, volumes: 2; the patients come from run.json." in page
+    assert "alignment of the masks" not in page
 
 
 def test_the_settings_come_from_the_run_records(results):
@@ -70,6 +75,55 @@ def test_the_settings_come_from_the_run_records(results):
         "3.11",
         "torch 2.6",
     } <= set(cells(page))
+
+
+def test_readings_and_findings_are_shown_with_their_volumes(results):
+    reading = {
+        "window": "374,1500",
+        "align": "affine",
+        "objects": {"left": [10, 11], "right": [12]},
+        "spacing_mm": [1.0, 0.5],
+    }
+    offset = {"name": "offset", "message": "m.npy: 2 mm <off>", "is_allowed": False}
+    saturated = {"name": "saturated", "message": "i.npy: white", "is_allowed": True}
+    write_dice(results / "image_phantom_001", 0.8, record=replace(RECORD, findings=[offset]))
+    findings = [offset | {"message": "n.npy: 3 mm"}, saturated]
+    record = replace(RECORD, reading=reading, findings=findings)
+    write_dice(results / "image_phantom_002", 0.8, record=record)
+    page = write_report(results).read_text("utf-8")
+    assert "different settings" in page
+    row = r"<th>(.*?)</th>\s*<td>(.*?)</td>\s*<td>(.*?)</td>"
+    rows = {name: values for name, *values in re.findall(row, page)}
+    assert rows["window"] == ["auto", "374,1500"]
+    assert rows["alignment of the masks"] == ["default", "affine"]
+    assert rows["labels of the objects"] == ["default", "left 10+11, right 12"]
+    assert rows["spacing in mm"] == ["default", "1.0, 0.5"]
+    near_the_top = page[: page.index("<h2>Results</h2>")]
+    assert re.findall("<summary>(.*?)</summary>", near_the_top) == [
+        "offset: image_phantom_001, image_phantom_002",
+        "saturated, a fault that was allowed: image_phantom_002",
+    ]
+    assert re.findall("<li>(.*?)</li>", near_the_top) == [
+        "m.npy: 2 mm &lt;off&gt;",
+        "n.npy: 3 mm",
+        "i.npy: white",
+    ]
+
+
+def test_patients_can_be_given(results, capsys):
+    page = write_report(results, patients=PatientOptions(patients="(image).*").read_patients())
+    assert (
+        "Patients: 1, volumes: 2; the patients come from --patients (image).*."
+        in page.read_text("utf-8")
+    )
+    assert capsys.readouterr().err == ""
+
+
+def test_unknown_patients_are_said(results, capsys):
+    write_dice(results / "image_phantom_002", 0.8)
+    page = write_report(results).read_text("utf-8")
+    assert "volumes without a known patient, each counted as one: 1." in page
+    assert "the patients of 1 of 2 volumes are not known" in capsys.readouterr().err
 
 
 def test_the_page_is_self_contained_and_reproducible(results):

@@ -7,35 +7,21 @@ import pytest
 from sam_lungs.summary import statistics
 from sam_lungs.summary.statistics import (
     bootstrap_interval,
-    case_of,
     estimate,
-    subset_of,
     summarize_cases,
 )
 
 
-@pytest.mark.parametrize(
-    ("image", "case", "subset"),
-    [
-        ("image_coronacases_001", "coronacases_001", "coronacases"),
-        ("coronacases_010", "coronacases_010", "coronacases"),
-        ("image_radiopaedia_10_85902_1", "radiopaedia_10", "radiopaedia"),
-        ("radiopaedia_10_85902_3", "radiopaedia_10", "radiopaedia"),
-        ("radiopaedia_4_85506_1", "radiopaedia_4", "radiopaedia"),
-        ("image_phantom_001", "phantom_001", "phantom"),
-        ("thorax", "thorax", "thorax"),
-    ],
-)
-def test_case_and_subset_of_a_name(image, case, subset):
-    assert case_of(image) == case
-    assert subset_of(image) == subset
-
-
 def volumes(**dice: float) -> pd.DataFrame:
-    """Volumes with 10, 20, 30 ... slices with lung; Jaccard is half of Dice."""
+    """Volumes with 10, 20, 30 ... slices with lung; Jaccard is half of Dice.
+
+    The parts of a name before `__` are the patient, and before `_` the subset.
+    """
     return pd.DataFrame(
         {
             "image": list(dice),
+            "patient": [name.partition("__")[0] for name in dice],
+            "subset": [name.partition("_")[0] for name in dice],
             "jaccard_slices": 10 * np.arange(1, len(dice) + 1),
             "dice_slices": 10 * np.arange(1, len(dice) + 1),
             "jaccard_avg": np.array(list(dice.values())) / 2,
@@ -45,7 +31,7 @@ def volumes(**dice: float) -> pd.DataFrame:
 
 
 FOUR = volumes(
-    coronacases_001=0.9, radiopaedia_10_1_1=0.5, radiopaedia_10_1_2=0.7, radiopaedia_4_1_1=0.8
+    coronacases_001=0.9, radiopaedia_10__1_1=0.5, radiopaedia_10__1_2=0.7, radiopaedia_4__1_1=0.8
 )
 
 
@@ -76,9 +62,44 @@ def test_means_and_t_interval_equal_hand_computed_values():
     assert half["volume_low"] == pytest.approx(every["volume_low"] / 2)
 
 
+def test_ten_patients_with_two_scans_each_have_the_interval_of_ten():
+    random = np.random.default_rng(0)
+    of_patient = random.normal(0.9, 0.05, 10)
+    twice = volumes(
+        **{f"p{p}__{scan}": of_patient[p] + scan / 1000 for p in range(10) for scan in (0, 1)}
+    )
+    known = estimate(twice).query("subset == 'all' and metric == 'dice'").iloc[0]
+    unknown = estimate(twice.assign(patient=None)).query("subset == 'all'").iloc[-1]
+    assert known[["cases", "volumes"]].tolist() == [10, 20]
+    assert unknown[["cases", "volumes"]].tolist() == [20, 20]
+    # Two equal halves: the interval over 10 is wider by the square root of 2, and by t.
+    drawn = of_patient[np.random.default_rng(statistics.SEED).integers(10, size=(10_000, 10))]
+    low, high = np.quantile(drawn.mean(axis=1) + 0.0005, [0.025, 0.975])
+    assert known[["volume_low", "volume_high"]].tolist() == pytest.approx([low, high])
+    ratio = (known["volume_high"] - known["volume_low"]) / (
+        unknown["volume_high"] - unknown["volume_low"]
+    )
+    assert ratio == pytest.approx(math.sqrt(2), abs=0.05)
+    assert summarize_cases(twice)["volumes"].tolist() == [2] * 10
+
+
+def test_volumes_without_a_patient_or_subset():
+    table = FOUR.assign(patient=["p", "p", None, None], subset=["old", None, None, None])
+    assert summarize_cases(table)["case"].tolist() == [
+        "p",
+        "radiopaedia_10__1_2",
+        "radiopaedia_4__1_1",
+    ]
+    of_subset = estimate(table).query("metric == 'dice'").set_index("subset")
+    assert of_subset["volumes"].to_dict() == {"all": 4, "old": 1}
+    nothing_known = estimate(FOUR.assign(patient=None, subset=None))
+    assert nothing_known["subset"].tolist() == ["all", "all"]
+    assert nothing_known["cases"].tolist() == [4, 4]
+
+
 def test_the_bootstrap_draws_cases_with_all_their_volumes():
     # Draws of two cases have three means: each case alone, and both, where two scans count twice.
-    two = volumes(radiopaedia_10_1_1=0.2, radiopaedia_10_1_2=0.4, coronacases_001=0.9)
+    two = volumes(radiopaedia_10__1_1=0.2, radiopaedia_10__1_2=0.4, coronacases_001=0.9)
     row = estimate(two).query("subset == 'all' and metric == 'dice'").iloc[0]
     assert row["volume_low"] == pytest.approx(0.3)
     assert row["volume_high"] == pytest.approx(0.9)
@@ -115,7 +136,14 @@ def test_estimates_of_the_published_volumes(real_data):
     published = pd.read_csv(real_data / "published" / "per_volume.csv")
     slices = published["lung_slices"]
     table = (
-        estimate(published.assign(jaccard_slices=slices, dice_slices=slices))
+        estimate(
+            published.assign(
+                jaccard_slices=slices,
+                dice_slices=slices,
+                patient=published["image"].str.extract(r"(radiopaedia_\d+)_.*", expand=False),
+                subset=None,
+            )
+        )
         .query("subset == 'all'")
         .set_index("metric")
     )

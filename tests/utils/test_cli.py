@@ -148,8 +148,7 @@ def test_a_signal_ends_the_process_within_a_second_with_a_message(number, handle
         _, error = process.communicate(timeout=1)
     assert process.returncode == status
     assert error == (
-        "\ninterrupted: finished work is kept; to resume, run the same command again, without"
-        " --overwrite\n"
+        "\ninterrupted: finished work is kept; to resume, run the same command again\n"
     )
 
 
