@@ -33,7 +33,7 @@ class Options(PatientOptions):
         "the authors' results, a folder per volume",
         None,
         group="comparison",
-        shown_default="the published mean of each volume, included in the code",
+        shown_default="the published slices, included in the code",
     )
 
 

@@ -18,7 +18,10 @@ COMMANDS = {
     "make_report.py": "make_report",
     "compare_runs.py": "compare_runs",
     "python -m sam_lungs.data.zenodo": "sam_lungs.data.zenodo",
+    "python -m sam_lungs.data.montgomery": "sam_lungs.data.montgomery",
     "python -m sam_lungs.segmenters.checkpoints": "sam_lungs.segmenters.checkpoints",
+    "python -m sam_lungs.summary.reproduction": "sam_lungs.summary.reproduction",
+    "python -m sam_lungs.summary.figure_3": "sam_lungs.summary.figure_3",
     "python -m sam_lungs.synthetic.phantom": "sam_lungs.synthetic.phantom",
     "python -m sam_lungs.synthetic.training": "sam_lungs.synthetic.training",
 }

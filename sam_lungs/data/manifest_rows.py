@@ -16,7 +16,10 @@ COLUMNS = ("case", "image", "masks", "patient", "subset")
 # Control characters, and bytes that are not UTF-8 (Python has a surrogate for each).
 UNUSABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
-DOWNLOAD = "or download the dataset first (the paper's: scripts/download_dataset.sh)"
+DOWNLOAD = (
+    "or download the dataset first (the paper's: scripts/download_dataset.sh, its X-rays:"
+    " scripts/download_dataset.sh montgomery)"
+)
 
 
 class Row(NamedTuple):

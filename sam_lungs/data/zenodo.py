@@ -3,15 +3,14 @@
 python -m sam_lungs.data.zenodo
 """
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from sam_lungs.data.archives import opened, unpack
 from sam_lungs.utils.cli import option, parse_options, run_script
 from sam_lungs.utils.download import download
 from sam_lungs.utils.errors import InputError
-from sam_lungs.utils.files import atomic_write, locked_folder, sha256_of
-from sam_lungs.utils.progress import Progress
+from sam_lungs.utils.files import sha256_of
 
 RECORD_URL = "https://zenodo.org/record/3757476/files"
 # Name of each archive and of its folder, and the SHA-256 of the archive.
@@ -94,7 +93,10 @@ def _fetch(folder: Path, sha256: str, mirror: str | None) -> None:
                 f"{archive}: not the published archive (SHA-256 {held_sha256}); delete it and run"
                 " the same command again"
             )
-        _unpack(archive, folder)
+        with opened(archive) as file:
+            entries = {folder / Path(entry.filename).name: entry for entry in file.infolist()}
+            volumes = {path: entry for path, entry in entries.items() if _is_volume(path.name)}
+            unpack(file, volumes, folder, unit="volume")
     if (count := _count(folder)) != VOLUMES:
         raise InputError(
             f"{folder}: holds {count} volumes instead of {VOLUMES}; delete it and run the same"
@@ -108,28 +110,6 @@ def _count(folder: Path) -> int:
 
 def _is_volume(name: str) -> bool:
     return name.endswith(".nii.gz") and not name.startswith(".")  # macOS adds hidden files
-
-
-def _unpack(archive: Path, folder: Path) -> None:
-    """Unpack the volumes that are missing in a folder, or have another size there.
-
-    The entries need no checks: the archive is the published one, by its SHA-256.
-    """
-    with zipfile.ZipFile(archive) as opened:
-        entries = {folder / Path(entry.filename).name: entry for entry in opened.infolist()}
-        missing = [
-            path
-            for path, entry in entries.items()
-            if _is_volume(path.name)
-            and not (path.is_file() and path.stat().st_size == entry.file_size)
-        ]
-        if not missing:
-            return
-        with locked_folder(folder), Progress(folder.name, len(missing), unit="volume") as progress:
-            for path in missing:
-                with atomic_write(path) as temporary:
-                    temporary.write_bytes(opened.read(entries[path]))
-                progress.update()
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-POINTS = ("inside", "centroid", "contours")
-NEGATIVES = ("box_center", "none")
+POINTS = ("inside", "centroid", "contours", "contours_centroid")
+NEGATIVES = ("box_center", "none", "slice_center")
 
 
 @dataclass(frozen=True)
@@ -17,14 +17,17 @@ class PromptProtocol:
 
     points: `inside`: one positive point per label, moved from the centroid into the label;
         `centroid`: one per label, at the centroid even if that is outside the label;
-        `contours`: one per connected region, moved into the region.
-    negative: `box_center` or `none`.
-    negative_offset_rows: rows to move the negative point down; it stops at the image border.
+        `contours`: one per region of a label whose holes are filled, moved from the region's
+        centroid into the label; `contours_centroid`: the same, not moved.
+    negative: `box_center`, `none`, `slice_center`, or the (row, column) of each negative point,
+        which must be pixels of the slice.
+    negative_offset_rows: rows to move a negative point at a centre down; it stops at the image
+        border.
     box: whether the box is given.
     """
 
     points: str = "inside"
-    negative: str = "box_center"
+    negative: str | tuple[tuple[int, int], ...] = "box_center"
     negative_offset_rows: int = 0
     box: bool = True
 
@@ -47,6 +50,8 @@ PROTOCOLS = {
     "negative_15": PromptProtocol(negative_offset_rows=15),
     "negative_30": PromptProtocol(negative_offset_rows=30),
     "negative_60": PromptProtocol(negative_offset_rows=60),
+    "slice_center": PromptProtocol(negative="slice_center"),
+    "contours_centroid": PromptProtocol(points="contours_centroid"),
 }
 
 

@@ -3,10 +3,10 @@
 Gutiérrez et al. 2024, doi 10.1109/ACCESS.2024.3353142.
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
-import cv2
 import numpy as np
+from scipy import ndimage
 
 from sam_lungs.prompts.protocols import PromptProtocol, Prompts
 
@@ -16,50 +16,64 @@ def make_prompts(masks: np.ndarray, protocol: PromptProtocol) -> Prompts:
 
     masks: (rows, columns) integer labels, 0 for background; at least one pixel is not background.
     """
-    positives = [_point(region, protocol.points) for region in _regions(masks, protocol.points)]
+    positives = []
+    for label in np.unique(masks[masks != 0]):
+        of_label = masks == label
+        positives += [
+            _point(of_label, centroid_rc, protocol.points)
+            for centroid_rc in _centroids(of_label, protocol.points)
+        ]
     box_rc = _bounding_box(masks != 0)
-    negatives = []
-    if protocol.negative == "box_center":
-        (row, column) = box_rc[:2] + (box_rc[2:] - box_rc[:2]) // 2
-        row = np.clip(row + protocol.negative_offset_rows, 0, masks.shape[0] - 1)
-        negatives = [(row, column)]
+    negatives = _negatives(masks.shape, box_rc, protocol)
     return Prompts(
-        points_rc=np.array(positives + negatives, dtype=np.int64),
+        points_rc=np.array([*positives, *negatives], dtype=np.int64),
         labels=np.array([1] * len(positives) + [0] * len(negatives), dtype=np.int64),
         box_rc=box_rc if protocol.box else None,
     )
 
 
-def _regions(masks: np.ndarray, points: str) -> Iterator[np.ndarray]:
-    """Yield a boolean mask for each region that gets a positive point."""
-    for label in np.unique(masks[masks != 0]):
-        of_label = masks == label
-        if points != "contours":
-            yield of_label
-            continue
-        count, components = cv2.connectedComponents(of_label.astype(np.uint8), connectivity=8)
-        for component in range(1, count):
-            yield components == component
+def _negatives(
+    size_rc: tuple[int, int], box_rc: np.ndarray, protocol: PromptProtocol
+) -> Sequence[tuple[int, int]]:
+    if protocol.negative == "none":
+        return []
+    if protocol.negative == "box_center":
+        row, column = box_rc[:2] + (box_rc[2:] - box_rc[:2]) // 2
+    elif protocol.negative == "slice_center":
+        row, column = (size // 2 for size in size_rc)
+    else:
+        return protocol.negative
+    return [(np.clip(row + protocol.negative_offset_rows, 0, size_rc[0] - 1), column)]
 
 
-def _point(region: np.ndarray, points: str) -> tuple[int, int]:
-    pixels_rc = np.argwhere(region)
-    centroid_rc = pixels_rc.mean(axis=0)
+def _centroids(of_label: np.ndarray, points: str) -> Sequence[Sequence[float]]:
+    """Return the (row, column) of the label's centroid, or of the centroids of its regions.
+
+    A region is 4-connected after the label's holes are filled.
+    """
+    if not points.startswith("contours"):
+        return [np.argwhere(of_label).mean(axis=0)]
+    filled = ndimage.binary_fill_holes(of_label)
+    regions, count = ndimage.label(filled)
+    return ndimage.center_of_mass(filled, regions, range(1, count + 1))
+
+
+def _point(of_label: np.ndarray, centroid_rc: Sequence[float], points: str) -> tuple[int, int]:
     row, column = (int(coordinate) for coordinate in centroid_rc)
-    if points == "centroid":
+    if points.endswith("centroid"):
         return row, column
-    if not region[row, column]:
-        row, column = _step_onto(region, row, column, pixels_rc, centroid_rc)
-    return _slide_to_middle(region, row, column)
+    if not of_label[row, column]:
+        row, column = _step_onto(of_label, row, column, centroid_rc)
+    return _slide_to_middle(of_label, row, column)
 
 
-def _slide_to_middle(region: np.ndarray, row: int, column: int) -> tuple[int, int]:
-    """Move a pixel of the region to the middle of its run of pixels along the row or the column.
+def _slide_to_middle(of_label: np.ndarray, row: int, column: int) -> tuple[int, int]:
+    """Move a pixel of the label to the middle of its run of pixels along the row or the column.
 
     The longer of the two runs is used; the column's if they are equally long.
     """
-    left, right = _run(region[row], column)
-    above, below = _run(region[:, column], row)
+    left, right = _run(of_label[row], column)
+    above, below = _run(of_label[:, column], row)
     if left + right > above + below:
         return row, column + (right - left + 1) // 2
     return row + (below - above + 1) // 2, column
@@ -75,16 +89,16 @@ def _run(line: np.ndarray, index: int) -> tuple[int, int]:
 
 
 def _step_onto(
-    region: np.ndarray, row: int, column: int, pixels_rc: np.ndarray, centroid_rc: np.ndarray
+    of_label: np.ndarray, row: int, column: int, centroid_rc: Sequence[float]
 ) -> tuple[int, int]:
-    """Return a pixel of the region for a centroid that lies outside it.
+    """Return a pixel of the label for a centroid that lies outside it.
 
-    Count the region's pixels to the left, right, above and below. Return the middle pixel of the
+    Count the label's pixels to the left, right, above and below. Return the middle pixel of the
     direction with the most pixels; in a tie, of the first in this order. If all are 0, return the
-    region's pixel that is nearest to the centroid.
+    label's pixel that is nearest to the centroid; the authors take a random one.
     """
-    columns = np.flatnonzero(region[row])
-    rows = np.flatnonzero(region[:, column])
+    columns = np.flatnonzero(of_label[row])
+    rows = np.flatnonzero(of_label[:, column])
     directions = [
         [(row, other) for other in columns[columns < column]],
         [(row, other) for other in columns[columns > column]],
@@ -94,6 +108,7 @@ def _step_onto(
     most = max(directions, key=len)
     if most:
         return tuple(int(coordinate) for coordinate in most[len(most) // 2])
+    pixels_rc = np.argwhere(of_label)
     nearest = np.argmin(((pixels_rc - centroid_rc) ** 2).sum(axis=1))
     return tuple(int(coordinate) for coordinate in pixels_rc[nearest])
 

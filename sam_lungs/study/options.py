@@ -31,6 +31,8 @@ METRIC_NAMES = {
     "hd95": "hd95_mm",
     "volume_dice": "volume_dice",
 }
+# What `--debug` draws over a slice.
+LAYERS = ("mask", "contours", "points", "box")
 PAPER = PromptProtocol()
 
 
@@ -52,6 +54,25 @@ def parse_protocol_names(text: str) -> tuple[str, ...]:
         if name not in PROTOCOLS:
             raise InputError(f"unknown protocol {name!r}; the protocols are {', '.join(PROTOCOLS)}")
     return tuple(text.split(","))
+
+
+def parse_layers(text: str) -> tuple[str, ...]:
+    """Parse layers of a picture separated by commas; return them in a fixed order."""
+    names = text.split(",")
+    for name in names:
+        if name not in LAYERS:
+            raise InputError(f"unknown layer {name!r}; the layers are {', '.join(LAYERS)}")
+    return tuple(name for name in LAYERS if name in names)
+
+
+def parse_negative(text: str) -> str | tuple[int, int]:
+    """Parse the name of a negative point, or the (row, column) of one."""
+    if text in NEGATIVES:
+        return text
+    if not re.fullmatch(r"\d{1,9},\d{1,9}", text):
+        raise InputError(f"give {', '.join(NEGATIVES)}, or pixels as ROW,COLUMN ROW,COLUMN")
+    row, column = text.split(",")
+    return int(row), int(column)
 
 
 def parse_tolerance(text: str) -> float:
@@ -174,6 +195,16 @@ class Options:
     debug: bool = option(
         "draw every processed slice, and write its prompts", False, "output", "-d", decides=True
     )
+    draw: tuple[str, ...] = option(
+        f"what --debug draws: {', '.join(LAYERS)}; mask: the predicted mask, contours: those of the"
+        " reference masks",
+        LAYERS,
+        "output",
+        parse=parse_layers,
+        metavar="NAME,NAME",
+        shown_default=",".join(LAYERS),
+        decides=True,
+    )
     save_masks: bool = option(
         "write predicted masks as NIfTI, on the grid of the image", False, "output", decides=True
     )
@@ -236,9 +267,17 @@ class Options:
     )
 
     points: str = option("positive points", PAPER.points, "prompts", choices=POINTS)
-    negative: str = option("negative point", PAPER.negative, "prompts", choices=NEGATIVES)
+    # One name, or a list: of one name, or of points.
+    negative: Sequence[str] = option(
+        f"negative points: {', '.join(NEGATIVES)}, or pixels of the slice, as many as you like",
+        PAPER.negative,
+        "prompts",
+        parse=parse_negative,
+        metavar="ROW,COLUMN",
+    )
     negative_offset: int = option(
-        "rows to move the negative point down; it stops at the border (the paper tries 45)",
+        "rows to move the negative point down (the paper tries 45); it stops at the border, where"
+        " the authors' point leaves the slice",
         PAPER.negative_offset_rows,
         "prompts",
         parse=parse_rows,
@@ -284,8 +323,15 @@ class Options:
         self._check_input()
         if self.prompts and self._own_protocol != PAPER:
             raise InputError("--prompts replaces the other prompt options; leave them out")
-        if self.negative == "none" and self.negative_offset:
-            raise InputError("--negative_offset has no effect with --negative none; leave one out")
+        negative = self._own_protocol.negative
+        if not isinstance(negative, str) and any(isinstance(each, str) for each in negative):
+            raise InputError("--negative takes one name, or only points; leave the others out")
+        if self.negative_offset and negative not in ("box_center", "slice_center"):
+            raise InputError(
+                "--negative_offset has no effect with --negative none or points; leave one out"
+            )
+        if self.draw != LAYERS and not self.debug:
+            raise InputError("--draw has no effect; add --debug")
         if self.embeddings_folder is None and self.embeddings_precision != "float32":
             raise InputError("--embeddings_precision has no effect; add --embeddings_folder")
         if self.tolerance_mm != 1.0 and "nsd" not in self.metrics:
@@ -317,7 +363,12 @@ class Options:
 
     @property
     def _own_protocol(self) -> PromptProtocol:
-        return PromptProtocol(self.points, self.negative, self.negative_offset, self.box)
+        negative = self.negative
+        if not isinstance(negative, str):
+            negative = (
+                negative[0] if len(negative) == 1 and negative[0] in NEGATIVES else tuple(negative)
+            )
+        return PromptProtocol(self.points, negative, self.negative_offset, self.box)
 
     @property
     def protocols(self) -> dict[str, PromptProtocol]:

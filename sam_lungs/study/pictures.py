@@ -1,5 +1,6 @@
 """Pictures of slices with their prompts, reference masks and predicted masks."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,16 @@ from nibabel.affines import apply_affine
 from sam_lungs.data.volume import Geometry
 from sam_lungs.prompts.protocols import Prompts
 from sam_lungs.segmenters.base import Prediction
+from sam_lungs.study.options import LAYERS
 from sam_lungs.utils.files import atomic_write
 
 # The directions of rows and columns in an upright picture, by the direction of the slices.
 UPRIGHT_CODES = {"S": "PL", "I": "PL", "A": "IL", "P": "IL", "L": "IP", "R": "IP"}
 
 PREDICTED_RGBA = (0.12, 0.56, 1.0, 0.5)
+# Of slices at least twice as large, only every second, third, ... row and column is drawn: pictures
+# have no more pixels, and matplotlib needs over 100 bytes for each pixel of a slice.
+PICTURE_PIXELS = 1024
 
 
 def save_prediction(
@@ -27,12 +32,13 @@ def save_prediction(
     prompts: Prompts,
     prediction: Prediction,
     geometry: Geometry | None,
+    layers: Collection[str] = LAYERS,
 ) -> None:
-    """Draw one slice as PNG.
+    """Draw one slice as PNG, with these layers over it.
 
-    The predicted mask is translucent blue, the contours of the reference masks are green, positive
-    points are green stars, negative points red stars, the box is orange. The title is the predicted
-    IoU.
+    mask: the predicted mask, translucent blue; the title is the predicted IoU. contours: those of
+    the reference masks, green. points: positive ones are green stars, negative ones red stars. box:
+    orange.
 
     image_rgb: (rows, columns, 3) uint8; masks: (rows, columns) of labels.
     geometry: turns the picture upright and sets its aspect; None leaves it as stored.
@@ -41,8 +47,9 @@ def save_prediction(
     """
     figure = Figure(figsize=(7, 7), dpi=130)
     axes = figure.add_axes((0, 0, 1, 1))
-    draw_prediction(axes, image_rgb, masks, prompts, prediction.mask, geometry)
-    axes.set_title(f"predicted IoU: {prediction.predicted_iou:.4f}")
+    draw_prediction(axes, image_rgb, masks, prompts, prediction.mask, geometry, layers)
+    if "mask" in layers:
+        axes.set_title(f"predicted IoU: {prediction.predicted_iou:.4f}")
     with atomic_write(path) as temporary:
         figure.savefig(temporary, bbox_inches="tight")
 
@@ -54,6 +61,7 @@ def draw_prediction(
     prompts: Prompts,
     predicted: np.ndarray,
     geometry: Geometry | None,
+    layers: Collection[str] = LAYERS,
     marker_size: float = 16,
 ) -> None:
     """Draw one slice onto axes, as `save_prediction` does.
@@ -61,25 +69,41 @@ def draw_prediction(
     image_rgb: (rows, columns, 3) uint8; masks: (rows, columns) of labels; predicted: (rows,
         columns) bool.
     geometry: turns the picture upright and sets its aspect; None leaves it as stored.
-    marker_size: of the points, in typographic points.
+    layers: what is drawn over the slice. marker_size: of the points, in typographic points.
     """
     axes_map = upright(geometry)
     to_picture = np.linalg.inv(orientations.inv_ornt_aff(axes_map, masks.shape))
+    step = max(1, min(masks.shape) // PICTURE_PIXELS)
     image_rgb, masks, predicted = (
-        orientations.apply_orientation(array, axes_map) for array in (image_rgb, masks, predicted)
+        orientations.apply_orientation(array, axes_map)[::step, ::step]
+        for array in (image_rgb, masks, predicted)
     )
-    for layer in (image_rgb, predicted[..., None] * np.array(PREDICTED_RGBA)):
-        axes.imshow(layer, aspect=pixel_aspect(geometry), interpolation="nearest")
-    # Padded with background, so that contours at the border of the slice are closed.
-    framed = np.pad(masks, 1)
-    rows, columns = (np.arange(-1, size + 1) for size in masks.shape)
-    for label in np.unique(masks[masks != 0]):
-        axes.contour(columns, rows, framed == label, levels=[0.5], colors="lime", linewidths=1.2)
-    points_rc = apply_affine(to_picture, prompts.points_rc)
-    star = {"marker": "*", "markersize": marker_size, "markeredgecolor": "white", "clip_on": False}
-    for (row, column), label in zip(points_rc, prompts.labels, strict=True):
-        axes.plot(column, row, color="limegreen" if label else "red", **star)
-    if prompts.box_rc is not None:
+    # In pixels of the whole slice. A drawn pixel is around the one that it is taken of.
+    rows, columns = (step * np.arange(-1, size + 1) for size in masks.shape)
+    extent = [
+        columns[1] - step / 2,
+        columns[-1] - step / 2,
+        rows[-1] - step / 2,
+        rows[1] - step / 2,
+    ]
+    drawn = [image_rgb]
+    if "mask" in layers:
+        drawn.append(predicted[..., None] * np.array(PREDICTED_RGBA))
+    for layer in drawn:
+        axes.imshow(layer, extent=extent, aspect=pixel_aspect(geometry), interpolation="nearest")
+    if "contours" in layers:
+        # Padded with background, so that contours at the border of the slice are closed.
+        framed = np.pad(masks, 1)
+        for label in np.unique(masks[masks != 0]):
+            style = {"levels": [0.5], "colors": "lime", "linewidths": 1.2}
+            axes.contour(columns, rows, framed == label, **style)
+    if "points" in layers:
+        points_rc = apply_affine(to_picture, prompts.points_rc)
+        star = {"marker": "*", "markersize": marker_size, "markeredgecolor": "white"}
+        for (row, column), label in zip(points_rc, prompts.labels, strict=True):
+            color = "limegreen" if label else "red"
+            axes.plot(column, row, color=color, clip_on=False, **star)
+    if "box" in layers and prompts.box_rc is not None:
         # The lower right corner of the box is excluded. Pixels end at half indices.
         corners_rc = apply_affine(to_picture, prompts.box_rc.reshape(2, 2) - 0.5)
         (top, left), (bottom, right) = corners_rc.min(axis=0), corners_rc.max(axis=0)

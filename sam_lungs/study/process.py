@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -74,7 +74,7 @@ def process_slice(case: Case, segmenters: Sequence[Segmenter], options: Options)
             if options.debug:
                 study_folder = layout.study_folder(options.output_folder, case.files)
                 folder = layout.slice_debug_folder(study_folder, name, case.name)
-                _draw(case, segmented, number, folder)
+                _draw(case, segmented, number, folder, options.draw)
             if name:
                 print(f"{name}:")
             overlap = segmented.overlaps[number]
@@ -176,7 +176,7 @@ def _record(
                 if index in recorder.done:
                     continue
                 if options.debug:
-                    _draw(case, segmented, number, recorder.debug_folder)
+                    _draw(case, segmented, number, recorder.debug_folder, options.draw)
                 recorder.add(segmented, number, prompted_as[index], clock - before)
             progress.update(remark=f"mean Dice {first.dice:.4f}")
 
@@ -217,7 +217,9 @@ def _embedding_store(case: Case, segmenter: Segmenter, options: Options) -> Embe
     )
 
 
-def _draw(case: Case, segmented: SegmentedSlice, number: int, folder: Path) -> None:
+def _draw(
+    case: Case, segmented: SegmentedSlice, number: int, folder: Path, layers: Collection[str]
+) -> None:
     """Write the picture and the prompts of a slice."""
     prompted = segmented.prompted
     prompts = prompted.prompts[number]
@@ -229,6 +231,7 @@ def _draw(case: Case, segmented: SegmentedSlice, number: int, folder: Path) -> N
         prompts,
         prediction,
         case.image.geometry,
+        layers,
     )
     masks_paths = [str(path) for path in case.files.masks_paths]
     of_slice = {
@@ -258,6 +261,18 @@ def findings(case: Case, options: Options) -> list[Finding]:
                 f"{path}: the size of its voxels is unknown; give it with --spacing_mm,"
                 f" {convert if path.suffix in NUMPY_SUFFIXES else ''}or leave out {needs}",
             )
+        rows, columns = case.image.array.shape[:2]
+        for protocol in options.protocols.values():
+            points_rc = [] if isinstance(protocol.negative, str) else protocol.negative
+            outside = [
+                f"{row},{column}" for row, column in points_rc if row >= rows or column >= columns
+            ]
+            if outside:
+                add_fault(
+                    "negative",
+                    f"{path}: no pixel {' '.join(outside)} in a slice of {rows} x {columns}; give"
+                    f" --negative 0,0 to {rows - 1},{columns - 1}",
+                )
     for folder in written_folders(case, options):
         try:
             check_writable(folder)

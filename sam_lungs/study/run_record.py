@@ -19,7 +19,7 @@ from sam_lungs.utils.files import atomic_write, sha256_of
 
 # Increase this by hand when the same inputs and options give other numbers.
 # tests/study/test_golden.py fails when the numbers change and this does not.
-NUMBERS_VERSION = 1
+NUMBERS_VERSION = 2
 # The code that makes the numbers.
 CODE = (
     *("data/*.py", "prompts/*.py", "segmenters/*.py"),

@@ -16,6 +16,7 @@ from scipy import stats
 from sam_lungs.study.metrics import METRICS
 from sam_lungs.summary.join import JoinedResults, join_results
 from sam_lungs.summary.patients import Patients
+from sam_lungs.summary.published import published_slices as shipped_slices
 from sam_lungs.summary.statistics import bootstrap_interval, patient_of
 from sam_lungs.utils.errors import InputError
 
@@ -40,8 +41,8 @@ def compare_with_published(
 
     slices: columns `image,slice,jaccard,dice`; names are with or without `image_`. Of two volumes
         that differ only in that, the one with the published name is compared.
-    published_slices: the same columns, for any of the published volumes. Their means, in full
-        precision, replace those of `published_volumes`.
+    published_slices: the same columns, for any of the published volumes; by default those that come
+        with the code. Their means, in full precision, replace those of `published_volumes`.
 
     Columns, in alphabetical order after `image` (without `image_`): for each metric its mean over
     the volume's slices with lung, such as `dice_published` and `dice_reproduced`, and
@@ -51,7 +52,7 @@ def compare_with_published(
     Raises `InputError` when a volume has a slice twice.
     """
     if published_slices is None:
-        published_slices = slices.head(0)
+        published_slices = shipped_slices()
     means = published_volumes().set_index("image").drop(columns="slices")
     means.columns = means.columns.str.removesuffix("_avg")
     published_slices, slices = (_renamed(each, means.index) for each in (published_slices, slices))

@@ -26,6 +26,8 @@ from sam_lungs.summary.join import (
 )
 from sam_lungs.summary.overlays import draw_extremes, read_processed, save_animation
 from sam_lungs.summary.patients import Patients
+from sam_lungs.summary.published import published_slices
+from sam_lungs.summary.published_xrays import compare_with_published_xrays
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import atomic_write
 
@@ -52,8 +54,7 @@ def write_report(
 
     compared: results folders of other runs over the same slices, such as other prompt protocols;
         then `comparison.csv` is written too.
-    published_folder: the authors' results of single slices; without it the study is compared with
-        their means of volumes, which come with the code.
+    published_folder: the authors' results; without it those that come with the code.
     patients: see `join_results`.
 
     Returns the path of the report. Raises `InputError` as `join_results` and `compare.compare_runs`
@@ -77,6 +78,7 @@ def write_report(
         "gallery": _gallery(study.slices, results_folder),
         "overlays": _overlays(study.volumes, results_folder, figures_folder),
         **_compare_with_published(slices, published_folder, figures_folder),
+        "xrays": compare_with_published_xrays(slices),
         **_compare_runs(runs, results_folder, figures_folder),
     }
     template = jinja2.Template(
@@ -148,10 +150,10 @@ def _draw_study(slices: pd.DataFrame, folder: Path) -> list[Picture]:
 def _compare_with_published(
     slices: pd.DataFrame, published_folder: Path | None, folder: Path
 ) -> dict:
-    published = join_results(published_folder).slices if published_folder else None
+    published = join_results(published_folder).slices if published_folder else published_slices()
     table = compare.compare_with_published(slices, published)
     pictures = []
-    if published is not None and len(pairs := compare.pair_slices(published, slices)):
+    if len(pairs := compare.pair_slices(published, slices)):
         caption = "Dice score of each slice, published and reproduced."
         pairs = pairs.merge(slices[["image", "slice", "subset"]])
         pictures = [_save(figures.draw_published(pairs), folder, "published", caption)]

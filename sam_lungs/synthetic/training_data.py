@@ -8,7 +8,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch.utils.data import Dataset
 
 from sam_lungs.data.windowing import LUNG_WINDOW, slice_to_rgb
-from sam_lungs.prompts.protocols import NEGATIVES, POINTS, PromptProtocol, Prompts
+from sam_lungs.prompts.protocols import PromptProtocol, Prompts
 from sam_lungs.prompts.rules import make_prompts
 from sam_lungs.segmenters.sam_compact import IMAGE_SIZE
 from sam_lungs.synthetic.phantom import sample_slice
@@ -135,8 +135,8 @@ def draw_tasks(rng: np.random.Generator, grey: np.ndarray, labels: np.ndarray) -
         kind = rng.choice(["protocol", "lungs", "one lung", "elsewhere"], p=[0.2, 0.15, 0.4, 0.25])
         if kind == "protocol":
             protocol = PromptProtocol(
-                points=str(rng.choice(POINTS)),
-                negative=str(rng.choice(NEGATIVES)),
+                points=str(rng.choice(["inside", "centroid", "contours"])),
+                negative=str(rng.choice(["box_center", "none"])),
                 negative_offset_rows=int(rng.integers(-30, 31)),
                 box=bool(rng.random() < 0.6),
             )

@@ -20,7 +20,7 @@ from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import check_regular, has_locks, sha256_of, sync
 from sam_lungs.utils.progress import Progress
 
-HOSTS = ("dl.fbaipublicfiles.com", "zenodo.org")  # and their subdomains
+HOSTS = ("dl.fbaipublicfiles.com", "openi.nlm.nih.gov", "zenodo.org")  # and their subdomains
 TIMEOUT_SECONDS = 60
 MAX_BYTES = 4 << 30  # of a file of unknown size
 BLOCK_BYTES = 1 << 20
@@ -28,11 +28,16 @@ MEGABYTE = 10**6
 
 
 def download(
-    url: str, path: Path, sha256: str, size_bytes: int | None = None, mirror: str | None = None
+    url: str,
+    path: Path,
+    sha256: str | None,
+    size_bytes: int | None = None,
+    mirror: str | None = None,
 ) -> None:
     """Download a published file to `path`; return at once if `path` exists.
 
-    sha256: in lower-case hexadecimal. size_bytes: None if unknown, then at most `MAX_BYTES`.
+    sha256: in lower-case hexadecimal; None if the publisher names none, then the caller must check
+        the file. size_bytes: None if unknown, then at most `MAX_BYTES`.
     mirror: URL of a folder on another server to download the file from, http or https.
 
     The received bytes are kept in a `.part` file beside `path`. An interrupted download is resumed
@@ -54,8 +59,7 @@ def download(
                 return
             with _opened(part) as file:
                 _complete(file, part, url, size_bytes, mirror, remedy)
-            found = sha256_of(part)
-            if found != sha256:
+            if sha256 is not None and (found := sha256_of(part)) != sha256:
                 part.unlink()
                 raise InputError(
                     f"{url}: the downloaded file is not the published one (SHA-256 {found}"

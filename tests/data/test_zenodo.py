@@ -143,17 +143,18 @@ run_script(lambda: dataset.fetch(Path({str(folder)!r}), {mirror!r}))
 def test_unpacking_resumes_after_a_kill(zenodo, folder, command, step):
     """It is killed at its 7th volume, twice, before or in the middle of writing it."""
     put_archives_by_hand(folder, zenodo)
-    half = "write(path, content[:1000]); " if step == "middle" else ""
+    half = "target.write(source.read(1000)); target.flush(); " if step == "middle" else ""
     before = f"""
+import shutil
 calls = 0
-write = Path.write_bytes
-def dies(path, content):
+copy = shutil.copyfileobj
+def dies(source, target):
     global calls
     calls += 1
     if calls == 7:
         {half}os.kill(os.getpid(), signal.SIGKILL)
-    write(path, content)
-Path.write_bytes = dies
+    copy(source, target)
+shutil.copyfileobj = dies
 """
     for unpacked in (6, 12):
         assert command(None, before).wait() == -signal.SIGKILL

@@ -39,16 +39,16 @@ def label_masks(draw) -> np.ndarray:
     return masks
 
 
-def positive_point_by_the_rules(region: np.ndarray) -> tuple[int, int]:
-    rows, columns = region.shape
-    pixels = [(r, c) for r in range(rows) for c in range(columns) if region[r, c]]
-    centre = (sum(r for r, _ in pixels) / len(pixels), sum(c for _, c in pixels) / len(pixels))
+def point_by_the_rules(label: np.ndarray, region: np.ndarray) -> tuple[int, int]:
+    """Move the centroid of a region into the label."""
+    rows, columns = label.shape
+    centre = centroid(region)
     row, column = int(centre[0]), int(centre[1])
-    if not region[row, column]:
-        left = [(row, c) for c in range(column) if region[row, c]]
-        right = [(row, c) for c in range(column + 1, columns) if region[row, c]]
-        above = [(r, column) for r in range(row) if region[r, column]]
-        below = [(r, column) for r in range(row + 1, rows) if region[r, column]]
+    if not label[row, column]:
+        left = [(row, c) for c in range(column) if label[row, c]]
+        right = [(row, c) for c in range(column + 1, columns) if label[row, c]]
+        above = [(r, column) for r in range(row) if label[r, column]]
+        below = [(r, column) for r in range(row + 1, rows) if label[r, column]]
         best = left
         for other in (right, above, below):
             if len(other) > len(best):
@@ -57,7 +57,7 @@ def positive_point_by_the_rules(region: np.ndarray) -> tuple[int, int]:
             row, column = best[len(best) // 2]
         else:
             row, column = min(
-                pixels, key=lambda p: (p[0] - centre[0]) ** 2 + (p[1] - centre[1]) ** 2
+                pixels_of(label), key=lambda p: (p[0] - centre[0]) ** 2 + (p[1] - centre[1]) ** 2
             )
 
     def steps(row_step: int, column_step: int) -> int:
@@ -65,7 +65,7 @@ def positive_point_by_the_rules(region: np.ndarray) -> tuple[int, int]:
         while (
             0 <= row + row_step * (count + 1) < rows
             and 0 <= column + column_step * (count + 1) < columns
-            and region[row + row_step * (count + 1), column + column_step * (count + 1)]
+            and label[row + row_step * (count + 1), column + column_step * (count + 1)]
         ):
             count += 1
         return count
@@ -76,11 +76,42 @@ def positive_point_by_the_rules(region: np.ndarray) -> tuple[int, int]:
     return row + (below - above + 1) // 2, column
 
 
+def pixels_of(mask: np.ndarray) -> list[tuple[int, int]]:
+    rows, columns = mask.shape
+    return [(r, c) for r in range(rows) for c in range(columns) if mask[r, c]]
+
+
+def centroid(mask: np.ndarray) -> tuple[float, float]:
+    pixels = pixels_of(mask)
+    return sum(r for r, _ in pixels) / len(pixels), sum(c for _, c in pixels) / len(pixels)
+
+
+def regions_by_the_rules(label: np.ndarray) -> list[np.ndarray]:
+    """Fill the holes of a label; return its 4-connected regions."""
+    outside = four_connected(np.pad(~label, 1, constant_values=True), (0, 0))[1:-1, 1:-1]
+    waiting, regions = ~outside, []
+    while waiting.any():
+        regions.append(four_connected(waiting, pixels_of(waiting)[0]))
+        waiting = waiting & ~regions[-1]
+    return regions
+
+
+def four_connected(mask: np.ndarray, start: tuple[int, int]) -> np.ndarray:
+    """The pixels of a mask that are reached from a pixel of it, row by row and column by column."""
+    reached, waiting = np.zeros_like(mask), [start]
+    while waiting:
+        r, c = waiting.pop()
+        if 0 <= r < mask.shape[0] and 0 <= c < mask.shape[1] and mask[r, c] and not reached[r, c]:
+            reached[r, c] = True
+            waiting += [(r - 1, c), (r + 1, c), (r, c - 1), (r, c + 1)]
+    return reached
+
+
 @given(label_masks())
 def test_positive_points_follow_the_rules_and_lie_in_their_label(masks):
     prompts = make_prompts(masks, PAPER)
     labels = np.unique(masks[masks > 0])
-    expected = [positive_point_by_the_rules(masks == label) for label in labels]
+    expected = [point_by_the_rules(masks == label, masks == label) for label in labels]
     assert prompts.points_rc[:-1].tolist() == [list(point) for point in expected]
     assert [masks[tuple(point)] for point in prompts.points_rc[:-1]] == labels.tolist()
     assert prompts.labels.tolist() == [1] * len(labels) + [0]
@@ -99,25 +130,33 @@ def test_the_box_is_tight_and_the_negative_point_is_its_centre(masks):
     assert prompts.points_rc[-1].tolist() == centre
 
 
+def assert_contours_follow_the_rules(masks: np.ndarray) -> None:
+    """The order of a label's points is free."""
+    moved, kept = [], []
+    for value in np.unique(masks[masks > 0]):
+        label = masks == value
+        for region in regions_by_the_rules(label):
+            moved.append(point_by_the_rules(label, region))
+            kept.append(tuple(int(coordinate) for coordinate in centroid(region)))
+    for points, expected in (("contours", moved), ("contours_centroid", kept)):
+        prompts = make_prompts(masks, PromptProtocol(points=points, negative="none"))
+        assert prompts.labels.all()
+        assert sorted(map(tuple, prompts.points_rc.tolist())) == sorted(expected)
+
+
 @given(label_masks())
-def test_each_connected_region_gets_one_point(masks):
-    prompts = make_prompts(masks, PromptProtocol(points="contours", negative="none"))
-    assert prompts.labels.all()
-    filled = masks.copy()
-    for row, column in prompts.points_rc:
-        assert filled[row, column], "a second point in one region"
-        fill(filled, row, column)
-    assert not filled.any(), "a region without a point"
+def test_contours_follow_the_rules(masks):
+    assert_contours_follow_the_rules(masks)
 
 
-def fill(masks: np.ndarray, row: int, column: int) -> None:
-    """Set a label's 8-connected region to background."""
-    label, waiting = masks[row, column], [(row, column)]
-    while waiting:
-        r, c = waiting.pop()
-        if 0 <= r < masks.shape[0] and 0 <= c < masks.shape[1] and masks[r, c] == label:
-            masks[r, c] = 0
-            waiting += [(r + i, c + j) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+def test_contours_follow_the_rules_in_thousands_of_masks():
+    """Noise of every density: holes, diagonals, regions in holes, pixels at the border."""
+    rng = np.random.default_rng(0)
+    for _ in range(2000):
+        masks = rng.integers(1, 4, rng.integers(1, 9, 2))
+        masks[rng.random(masks.shape) > rng.random()] = 0
+        if masks.any():
+            assert_contours_follow_the_rules(masks)
 
 
 @given(label_masks())
@@ -159,11 +198,50 @@ def test_points_by_hand(masks, point_rc):
     assert make_prompts(masks, PAPER).points_rc[0].tolist() == list(point_rc)
 
 
-def test_the_negative_point_moves_down_and_stops_at_the_border():
+@pytest.mark.parametrize(
+    ("masks", "moved", "kept"),
+    [
+        # Pixels that touch at a corner are two regions.
+        (drawing("1.", ".1"), [(0, 0), (1, 1)], [(0, 0), (1, 1)]),
+        # A hole counts for the centroid, but it does not carry the label; the left side is next.
+        (drawing("111", "1.1", "111"), [(1, 0)], [(1, 1)]),
+        # The run of pixels through a region's point goes on in the next region of the label.
+        (drawing("11.", "..1", "11."), [(0, 1), (1, 2), (2, 1)], [(0, 0), (1, 2), (2, 0)]),
+        # A region inside a hole of its own label has no point of its own.
+        (
+            drawing("11111", "1...1", "1.1.1", "1...1", "11111"),
+            [(2, 2)],
+            [(2, 2)],
+        ),
+        # A second label in the hole of a first one has a point.
+        (drawing("111", "121", "111"), [(1, 0), (1, 1)], [(1, 1), (1, 1)]),
+    ],
+)
+def test_contours_by_hand(masks, moved, kept):
+    for points, expected in (("contours", moved), ("contours_centroid", kept)):
+        prompts = make_prompts(masks, PromptProtocol(points=points, negative="none"))
+        assert prompts.points_rc.tolist() == [list(point) for point in expected]
+
+
+def test_a_negative_point_at_a_centre_moves_down_and_stops_at_the_border():
     masks = drawing("....", ".11.", ".11.", "....", "....")
     for rows, row in ((0, 2), (2, 4), (45, 4), (-1, 1), (-45, 0)):
-        prompts = make_prompts(masks, PromptProtocol(negative_offset_rows=rows))
-        assert prompts.points_rc[-1].tolist() == [row, 2]
+        for negative in ("box_center", "slice_center"):
+            prompts = make_prompts(masks, PromptProtocol(PAPER.points, negative, rows))
+            assert prompts.points_rc[-1].tolist() == [row, 2]
+
+
+def test_the_negative_point_at_the_slice_centre_ignores_the_masks():
+    for masks in (drawing("1....", ".....", "....."), drawing("....", "...1")):
+        prompts = make_prompts(masks, PromptProtocol(negative="slice_center"))
+        assert prompts.points_rc[-1].tolist() == [masks.shape[0] // 2, masks.shape[1] // 2]
+
+
+def test_negative_points_of_ones_own_stay_where_they_are():
+    protocol = PromptProtocol(negative=((1, 0), (0, 3)))
+    prompts = make_prompts(drawing(".12.", "...."), protocol)
+    assert prompts.points_rc.tolist() == [[0, 1], [0, 2], [1, 0], [0, 3]]
+    assert prompts.labels.tolist() == [1, 1, 0, 0]
 
 
 def test_prompts_that_are_switched_off_are_left_out():

@@ -3,6 +3,7 @@
 Python and conda are replaced by small programs that record their arguments.
 """
 
+import json
 import os
 import shlex
 import shutil
@@ -500,41 +501,85 @@ def test_nifti_to_numpy_names_the_download_script_if_the_dataset_is_missing(tree
 # scripts/process_images.sh and paper.sh
 
 
-def test_process_images_runs_the_study_in_one_call(tree):
+@pytest.mark.parametrize(
+    ("script", "dataset", "folder"),
+    [
+        ("process_images", "paper", "working_data/results"),
+        ("process_montgomery", "montgomery", "working_data/montgomery/results"),
+    ],
+)
+def test_process_scripts_run_the_study_in_one_call(tree, script, dataset, folder):
     python = tree.recorder("my python", "exit 7")
     options = ["--precision", "a b", "--prompts=paper,no_box"]
-    assert tree.run("scripts/process_images.sh", *options, PYTHON=str(python)).returncode == 7
+    assert tree.run(f"scripts/{script}.sh", *options, PYTHON=str(python)).returncode == 7
     (call,) = tree.calls
     assert call[2:] == [
-        *("process_image.py", "--dataset", "datasets/paper.yml"),
-        *("--output_folder", "working_data/results", "--report", *options),
+        *("process_image.py", "--dataset", f"datasets/{dataset}.yml"),
+        *("--output_folder", folder, "--report", *options),
     ]
 
 
+RECORD_CALL = "import json, sys\nprint('CALL', json.dumps(sys.argv))\n"
+
+
+def figure_calls(tree, *arguments: str) -> list[list[str]]:
+    """Run paper.sh with stand-ins for the scripts that it calls; return their arguments."""
+    (tree.root / "process_image.py").write_text(RECORD_CALL)
+    summary = tree.root / "sam_lungs/summary"
+    summary.mkdir(parents=True)
+    (summary / "figure_3.py").write_text(RECORD_CALL)
+    run = succeeded(tree.run("scripts/paper.sh", *arguments, PYTHON=sys.executable))
+    lines = [line for line in run.stdout.splitlines() if line.startswith("CALL ")]
+    return [json.loads(line.removeprefix("CALL ")) for line in lines]
+
+
 @pytest.mark.parametrize(
-    ("figure", "volume", "index"),
+    ("figure", "slices", "protocols", "layers"),
     [
-        (1, "coronacases_001", "98"),
-        (2, "coronacases_001", "85"),
-        (3, "coronacases_001", "122"),
-        (4, "coronacases_001", "177"),
-        (5, "radiopaedia_10_85902_3", "171"),
+        (
+            1,
+            [("coronacases_001", "122"), ("radiopaedia_10_85902_3", "171")],
+            "paper",
+            "mask,contours,points,box",
+        ),
+        (2, [("coronacases_001", "98")], "centroid_points,points", "points"),
+        (4, [("coronacases_001", "85")], "paper,negative_45", "mask,contours,points,box"),
+        (
+            5,
+            [("coronacases_001", "177")],
+            "centroid_points,points,no_box,paper",
+            "mask,contours,points,box",
+        ),
     ],
 )
-def test_figures_draw_the_slices_of_the_paper(tree, figure, volume, index):
-    python = tree.recorder("my python")
-    name = f"figure_{figure}"
-    run = succeeded(tree.run("scripts/paper.sh", name, "--model", "vit_b", PYTHON=str(python)))
-    assert f"working_data/paper/{name}/debug" in run.stdout
+def test_figures_draw_the_slices_of_the_paper(tree, figure, slices, protocols, layers):
+    calls = figure_calls(tree, f"figure_{figure}", "--model", "vit_b")
+    assert len(calls) == len(slices)
+    for call, (volume, index) in zip(calls, slices, strict=True):
+        after = {option: call[call.index(option) + 1] for option in call if option.startswith("-")}
+        assert after["-i"] == f"working_data/image_{volume}.npy"
+        assert after["-m"] == f"working_data/masks_{volume}.npy"
+        assert after["--slice"] == index
+        assert after["--output_folder"] == f"working_data/paper/figure_{figure}/results"
+        assert after["--prompts"] == protocols
+        assert set(protocols.split(",")) <= PROTOCOLS.keys()
+        assert after["--draw"] == layers
+        assert "--debug" in call
+        assert call[-2:] == ["--model", "vit_b"]
+
+
+def test_figure_3_draws_the_box_plots(tree):
+    (call,) = figure_calls(tree, "figure_3", "-r", "a folder")
+    assert call[1:] == ["--output_folder", "working_data/paper/figure_3", "-r", "a folder"]
+
+
+def test_check_reproduction_runs_the_module(tree):
+    python = tree.recorder("my python", "exit 1")
+    options = ["--checkpoint", "a file"]
+    run = tree.run("scripts/check_reproduction.sh", *options, PYTHON=str(python))
+    assert run.returncode == 1
     (call,) = tree.calls
-    after = {option: call[call.index(option) + 1] for option in call if option.startswith("-")}
-    assert after["-i"] == f"working_data/image_{volume}.npy"
-    assert after["-m"] == f"working_data/masks_{volume}.npy"
-    assert after["--slice"] == index
-    assert after["--output_folder"] == f"working_data/paper/{name}/results"
-    assert set(after["--prompts"].split(",")) <= PROTOCOLS.keys()
-    assert "--debug" in call
-    assert call[-2:] == ["--model", "vit_b"]
+    assert call[2:] == ["-m", "sam_lungs.summary.reproduction", *options]
 
 
 def test_table_1_is_the_study(tree):
@@ -601,3 +646,10 @@ def test_download_scripts_run_the_modules(tree, tmp_path, script, module, status
     run = tree.run(f"scripts/{script}.sh", *options, cwd=tmp_path, PYTHON=str(python))
     assert run.returncode == status
     assert tree.calls == [["my python", str(tree.root), "-m", f"sam_lungs.{module}", *options]]
+
+
+def test_download_dataset_chooses_the_x_rays_by_their_name(tree):
+    python = tree.recorder("my python")
+    succeeded(tree.run("scripts/download_dataset.sh", "montgomery", "--mirror", "u", PYTHON=python))
+    (call,) = tree.calls
+    assert call[2:] == ["-m", "sam_lungs.data.montgomery", "--mirror", "u"]

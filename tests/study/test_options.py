@@ -1,5 +1,6 @@
 """The options of process_image.py, and their combinations."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,15 @@ import pytest
 from sam_lungs.data.case import CaseFiles, Reading
 from sam_lungs.prompts.protocols import PROTOCOLS, PromptProtocol
 from sam_lungs.study.input_options import parse_allow, parse_labels, parse_spacing
-from sam_lungs.study.options import Options, parse_count, parse_metrics, parse_rows
+from sam_lungs.study.options import (
+    PAPER,
+    Options,
+    parse_count,
+    parse_layers,
+    parse_metrics,
+    parse_rows,
+)
+from sam_lungs.utils.cli import parse_options
 from sam_lungs.utils.errors import InputError
 
 PAIR = [Path("image.npy")], [Path("masks.npy")]
@@ -41,6 +50,14 @@ def test_prompt_options_make_a_protocol():
             {"negative": "none", "negative_offset": 45},
             "--negative_offset has no effect with --negative none",
         ),
+        (
+            {"negative": [(1, 2)], "negative_offset": 45},
+            "--negative_offset has no effect with --negative none or points",
+        ),
+        ({"negative": ["none", "box_center"]}, "--negative takes one name, or only points"),
+        ({"negative": [(1, 2), "none"]}, "--negative takes one name, or only points"),
+        ({"prompts": ("paper",), "negative": [(1, 2)]}, "--prompts replaces the other"),
+        ({"draw": ("mask",)}, "--draw has no effect; add --debug"),
         ({"embeddings_precision": "float16"}, "--embeddings_precision has no effect; add --emb"),
         ({"tolerance_mm": 2.0}, "--tolerance_mm has no effect; add --metrics nsd"),
         ({"slice": 1, "save_masks": True}, "--save_masks has no effect with --slice"),
@@ -171,6 +188,30 @@ def test_only_known_faults_can_be_allowed():
     assert parse_allow("saturated") == ("saturated",)
     with pytest.raises(InputError, match="unknown fault 'everything'; the faults are "):
         parse_allow("saturated,everything")
+
+
+def test_the_negative_option_takes_a_name_or_points(monkeypatch):
+    def parsed(*words: str) -> PromptProtocol:
+        command = ["process_image.py", "-i", "image.npy", "-m", "masks.npy", *words]
+        monkeypatch.setattr(sys, "argv", command)
+        return parse_options(Options, "", "").protocols[""]
+
+    assert parsed() == PAPER
+    assert parsed("--negative", "slice_center") == PromptProtocol(negative="slice_center")
+    points = parsed("--negative", "330,252", "0,7", "--no_box")
+    assert points == PromptProtocol(negative=((330, 252), (0, 7)), box=False)
+    assert parsed("--negative", "5,6").negative == ((5, 6),)
+    for text in ("center", "1", "-1,2", "1,2,3", "1.5,2", "1, 2", "9999999999,1"):
+        with pytest.raises(
+            InputError, match="give box_center, none, slice_center, or pixels as ROW,COLUMN"
+        ):
+            parsed("--negative", text)
+
+
+def test_layers_are_in_a_fixed_order_and_known():
+    assert parse_layers("box,mask,mask") == ("mask", "box")
+    with pytest.raises(InputError, match="unknown layer 'Box'; the layers are mask, contours"):
+        parse_layers("mask,Box")
 
 
 @pytest.mark.parametrize("text", ["nsd", "nsd,dice", "jaccard,dice,nsd,nsd"])

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import cv2
 import numpy as np
 import pytest
@@ -8,11 +10,19 @@ from sam_lungs.data.volume import Geometry
 from sam_lungs.prompts.protocols import PromptProtocol
 from sam_lungs.prompts.rules import make_prompts
 from sam_lungs.segmenters.base import Prediction
+from sam_lungs.study.options import LAYERS
 from sam_lungs.study.pictures import save_prediction
 
 PAPER = PromptProtocol()
 # Colours as they are drawn, RGB.
 GREEN_STAR, RED_STAR, ORANGE = (50, 205, 50), (255, 0, 0), (255, 165, 0)
+TRANSLUCENT_BLUE = (0.5 * np.array([0.12, 0.56, 1.0]) * 255 + 45).round()  # over grey of 90
+COLOURS = {
+    "mask": [TRANSLUCENT_BLUE],
+    "contours": [(0, 255, 0)],
+    "points": [GREEN_STAR, RED_STAR],
+    "box": [ORANGE],
+}
 
 
 def geometry_of(shape, codes: str, sizes_mm=(1, 1, 1)) -> Geometry:
@@ -26,7 +36,7 @@ def geometry_of(shape, codes: str, sizes_mm=(1, 1, 1)) -> Geometry:
     return Geometry(affine, shape, np.array([[0, 1], [1, 1], [2, 1]]))
 
 
-def draw(path, image, masks, geometry=None, protocol=PAPER) -> np.ndarray:
+def draw(path, image, masks, geometry=None, protocol=PAPER, layers=LAYERS) -> np.ndarray:
     """Draw one grey slice with a prediction in its first quarter; return the picture, RGB."""
     predicted = np.zeros(masks.shape, dtype=bool)
     predicted[: masks.shape[0] // 4, : masks.shape[1] // 4] = True
@@ -37,13 +47,19 @@ def draw(path, image, masks, geometry=None, protocol=PAPER) -> np.ndarray:
         make_prompts(masks, protocol),
         Prediction(predicted, 0.98765),
         geometry,
+        layers,
     )
     return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
 
 
+def has(picture: np.ndarray, colour, tolerance: int = 2) -> np.ndarray:
+    """Where a picture has a colour, (rows, columns) bool."""
+    return (np.abs(picture.astype(int) - colour) <= tolerance).all(axis=2)
+
+
 def centre_of(picture: np.ndarray, colour, tolerance: int = 2) -> np.ndarray:
     """Mean (row, column) of a colour, as fractions of the picture's height and width."""
-    near = (np.abs(picture.astype(int) - colour) <= tolerance).all(axis=2)
+    near = has(picture, colour, tolerance)
     assert near.any(), f"no {colour}"
     return np.argwhere(near).mean(axis=0) / near.shape
 
@@ -59,8 +75,7 @@ def test_masks_points_and_box_are_drawn(tmp_path, grey_slice):
     picture = draw(tmp_path / "slice.png", *grey_slice)
     for colour in (GREEN_STAR, RED_STAR, ORANGE, (0, 255, 0)):
         centre_of(picture, colour)
-    translucent_blue = (0.5 * np.array([0.12, 0.56, 1.0]) * 255 + 45).round()
-    assert (centre_of(picture, translucent_blue) < 0.3).all()
+    assert (centre_of(picture, TRANSLUCENT_BLUE) < 0.3).all()
     assert list(tmp_path.iterdir()) == [tmp_path / "slice.png"]
 
 
@@ -86,6 +101,40 @@ def test_the_predicted_iou_is_above_the_slice(tmp_path, grey_slice):
     above = picture[:first_row_of_slice]
     assert (above < 50).any()
     assert (above[0] == 255).all()
+
+
+@pytest.mark.parametrize("layers", [(), *((name,) for name in LAYERS), ("points", "box")], ids=str)
+def test_only_the_chosen_layers_are_drawn(tmp_path, grey_slice, layers):
+    picture = draw(tmp_path / "slice.png", *grey_slice, layers=layers)
+    for name, colours in COLOURS.items():
+        for colour in colours:
+            assert has(picture, colour).any() == (name in layers)
+    # The predicted IoU belongs to the mask.
+    assert has(picture, (0, 0, 0), 50).any() == ("mask" in layers)
+
+
+def test_a_large_slice_is_drawn_in_little_memory(tmp_path):
+    """As large as an X-ray. Contour, box and points are where they are in the slice."""
+    masks = np.zeros((4020, 4892), dtype=np.uint8)
+    masks[1005:2010, 1223:2446] = 1  # the second quarter of the rows and of the columns
+    image = np.full(masks.shape, 90, dtype=np.uint8)
+    tracemalloc.start()
+    try:
+        picture = draw(tmp_path / "slice.png", image, masks)
+        # This test's own RGB slice and prediction take 79 MB, the pixels of the lung 20 MB.
+        assert tracemalloc.get_traced_memory()[1] < 450e6
+    finally:
+        tracemalloc.stop()
+    height, width = picture.shape[:2]
+    lime = np.argwhere(has(picture, (0, 255, 0)))
+    white = (picture == 255).all(axis=2)
+    top, bottom = np.flatnonzero(~white[:, width // 8])[[0, -1]]
+    left, right = np.flatnonzero(~white[height // 2])[[0, -1]]
+    size_rc, first_rc = np.array([bottom - top, right - left]), np.array([top, left])
+    fractions = (np.array([lime.min(axis=0), lime.max(axis=0)]) - first_rc) / size_rc
+    np.testing.assert_allclose(fractions, [[0.25, 0.25], [0.5, 0.5]], atol=0.004)
+    star = (centre_of(picture, RED_STAR) * (height, width) - first_rc) / size_rc
+    np.testing.assert_allclose(star, [0.375, 0.375], atol=0.01)
 
 
 def test_prompts_that_are_switched_off_are_not_drawn(tmp_path, grey_slice):

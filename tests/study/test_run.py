@@ -736,4 +736,4 @@ def test_results_of_another_numbers_version_are_refused(pair, weights, monkeypat
     study(pair, weights)
     monkeypatch.setattr(process, "NUMBERS_VERSION", 0)
     assert study(pair, weights) == 1
-    assert "numbers version 1 there, 0 now" in capsys.readouterr().err
+    assert "numbers version 2 there, 0 now" in capsys.readouterr().err

@@ -42,6 +42,7 @@ RECORD = RunRecord(
         "metrics": ["jaccard", "dice"],
         "tolerance_mm": 1.0,
         "empty_slices": "skip",
+        "draw": ["mask", "contours", "points", "box"],
         "save_masks": False,
         "debug": False,
         "embeddings_precision": "float32",

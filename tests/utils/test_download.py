@@ -448,7 +448,7 @@ def test_other_servers_are_refused(server, folder, get, url):
 
 
 @pytest.mark.parametrize("url", REFUSED)
-@pytest.mark.parametrize("host", ["dl.fbaipublicfiles.com", "zenodo.org"])
+@pytest.mark.parametrize("host", ["dl.fbaipublicfiles.com", "zenodo.org", "openi.nlm.nih.gov"])
 def test_redirects_from_allowed_servers_to_others_are_refused(url, host):
     asked = Request(f"https://{host}/{NAME}")
     redirects = downloads._Redirects(None)
