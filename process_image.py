@@ -38,7 +38,8 @@ def main() -> int:
 
         folders = [study_folder(options.output_folder, files) for files in options.case_files]
         for folder in dict.fromkeys(folders):
-            report_study([folder / protocol for protocol in options.protocols])
+            models = options.for_each_model()
+            report_study([folder / protocol for one in models for protocol in one.protocols])
     return status
 
 

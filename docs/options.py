@@ -61,14 +61,15 @@ def options_table(options_class: type) -> str:
 
 def _options_class(module: str) -> type:
     """Return the dataclass in a module whose fields are all command-line options."""
-    for each in vars(importlib.import_module(module)).values():
-        if (
-            isinstance(each, type)
-            and dataclasses.is_dataclass(each)
-            and all("group" in field.metadata for field in dataclasses.fields(each))
-        ):
-            return each
-    raise AssertionError(f"{module} has no options dataclass")
+    found = [
+        each
+        for each in vars(importlib.import_module(module)).values()
+        if isinstance(each, type)
+        and dataclasses.is_dataclass(each)
+        and all("group" in field.metadata for field in dataclasses.fields(each))
+    ]
+    # The module's own, or else an imported one.
+    return max(found, key=lambda each: each.__module__ == module)
 
 
 if __name__ == "__main__":

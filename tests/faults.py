@@ -34,7 +34,8 @@ _forking = multiprocessing.get_context("forkserver")
 _forking.set_forkserver_preload(
     [
         *("sam_lungs.study.dry_run", "sam_lungs.summary.report", "sam_lungs.synthetic.training"),
-        *("monai.metrics", "scipy.stats"),
+        *("monai.metrics", "scipy.stats", "sam_lungs.segmenters.hf"),
+        *(f"transformers.models.{name}.modeling_{name}" for name in ("sam", "sam2")),
     ]
 )
 

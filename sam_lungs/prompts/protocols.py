@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-POINTS = ("inside", "centroid", "contours", "contours_centroid")
+POINTS = ("inside", "centroid", "contours", "contours_centroid", "none")
 NEGATIVES = ("box_center", "none", "slice_center")
 
 
@@ -18,7 +18,7 @@ class PromptProtocol:
     points: `inside`: one positive point per label, moved from the centroid into the label;
         `centroid`: one per label, at the centroid even if that is outside the label;
         `contours`: one per region of a label whose holes are filled, moved from the region's
-        centroid into the label; `contours_centroid`: the same, not moved.
+        centroid into the label; `contours_centroid`: the same, not moved; `none`: none.
     negative: `box_center`, `none`, `slice_center`, or the (row, column) of each negative point,
         which must be pixels of the slice.
     negative_offset_rows: rows to move a negative point at a centre down; it stops at the image
@@ -31,9 +31,20 @@ class PromptProtocol:
     negative_offset_rows: int = 0
     box: bool = True
 
+    @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of its prompts, of "points", "negative" and "box"."""
+        given = {
+            "points": self.points != "none",
+            "negative": self.negative != "none",
+            "box": self.box,
+        }
+        return frozenset(kind for kind in given if given[kind])
+
 
 # `paper` is the paper's method; the paper compares it with the others. Names with `points` mean
-# positive points only: no negative point, no box.
+# positive points only: no negative point, no box. `box_only` is not in the paper: some models were
+# trained with boxes only.
 PROTOCOLS = {
     "paper": PromptProtocol(),
     "no_box": PromptProtocol(box=False),
@@ -52,6 +63,7 @@ PROTOCOLS = {
     "negative_60": PromptProtocol(negative_offset_rows=60),
     "slice_center": PromptProtocol(negative="slice_center"),
     "contours_centroid": PromptProtocol(points="contours_centroid"),
+    "box_only": PromptProtocol(points="none", negative="none"),
 }
 
 

@@ -11,8 +11,20 @@ from scipy import ndimage
 from sam_lungs.prompts.protocols import PromptProtocol, Prompts
 
 
+def make_united_prompts(masks: np.ndarray, protocol: PromptProtocol, objects: str) -> list[Prompts]:
+    """Return the prompts of one slice whose predicted masks are to be united.
+
+    masks: as for `make_prompts`. objects: `together`: one set of prompts for all labels; `apart`:
+        one for each label, made as if there were no other labels, in the order of the labels.
+    """
+    if objects == "together":
+        return [make_prompts(masks, protocol)]
+    labels = np.unique(masks[masks != 0])
+    return [make_prompts(np.where(masks == label, masks, 0), protocol) for label in labels]
+
+
 def make_prompts(masks: np.ndarray, protocol: PromptProtocol) -> Prompts:
-    """Return the prompts of one slice.
+    """Return the prompts of one slice, all labels together.
 
     masks: (rows, columns) integer labels, 0 for background; at least one pixel is not background.
     """
@@ -26,7 +38,7 @@ def make_prompts(masks: np.ndarray, protocol: PromptProtocol) -> Prompts:
     box_rc = _bounding_box(masks != 0)
     negatives = _negatives(masks.shape, box_rc, protocol)
     return Prompts(
-        points_rc=np.array([*positives, *negatives], dtype=np.int64),
+        points_rc=np.array([*positives, *negatives], dtype=np.int64).reshape(-1, 2),
         labels=np.array([1] * len(positives) + [0] * len(negatives), dtype=np.int64),
         box_rc=box_rc if protocol.box else None,
     )
@@ -51,6 +63,8 @@ def _centroids(of_label: np.ndarray, points: str) -> Sequence[Sequence[float]]:
 
     A region is 4-connected after the label's holes are filled.
     """
+    if points == "none":
+        return []
     if not points.startswith("contours"):
         return [np.argwhere(of_label).mean(axis=0)]
     filled = ndimage.binary_fill_holes(of_label)

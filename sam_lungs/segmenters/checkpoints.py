@@ -1,6 +1,6 @@
-"""SAM's checkpoints: download, verify and load them.
+"""Weights in one file: download, verify and read them, and load those of segment-anything.
 
-python -m sam_lungs.segmenters.checkpoints vit_b vit_l vit_h
+python -m sam_lungs.segmenters.checkpoints vit_b sam2.1_hiera_tiny
 """
 
 import os
@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sam_lungs.segmenters import hub
+from sam_lungs.segmenters.presets import NAMES, Original, parse_model, preset_of
 from sam_lungs.utils.cli import option, parse_options, run_script
 from sam_lungs.utils.download import download
 from sam_lungs.utils.errors import InputError, is_out_of_memory
@@ -24,16 +26,12 @@ CHECKPOINTS_FOLDER = Path(__file__).resolve().parents[2] / "checkpoints"
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Original):
     """A file of SAM weights.
 
-    sha256: lower-case hexadecimal. encoder_width: channels of the image encoder's tokens, which
-    differ between the architectures.
+    encoder_width: channels of the image encoder's tokens, which differ between the architectures.
     """
 
-    file_name: str
-    size_bytes: int
-    sha256: str
     encoder_width: int
 
 
@@ -41,18 +39,21 @@ class Checkpoint:
 URL = "https://dl.fbaipublicfiles.com/segment_anything"
 CHECKPOINTS = {
     "vit_b": Checkpoint(
+        url=URL,
         file_name="sam_vit_b_01ec64.pth",
         size_bytes=375_042_383,
         sha256="ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
         encoder_width=768,
     ),
     "vit_l": Checkpoint(
+        url=URL,
         file_name="sam_vit_l_0b3195.pth",
         size_bytes=1_249_524_607,
         sha256="3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
         encoder_width=1024,
     ),
     "vit_h": Checkpoint(
+        url=URL,
         file_name="sam_vit_h_4b8939.pth",
         size_bytes=2_564_550_879,
         sha256="a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
@@ -60,32 +61,51 @@ CHECKPOINTS = {
     ),
     # Part of this repository, trained on phantoms; see checkpoints/sam_compact.md.
     "compact": Checkpoint(
+        url="",
         file_name="sam_compact.pth",
         size_bytes=2_292_459,
         sha256="552aefb42baeacd5926f5b08e6cac52cf3c3aa72daf50d3b16711868886d9524",
         encoder_width=96,
     ),
 }
-MAX_FILE_BYTES = 3_000_000_000  # of any weights; ViT-H in float32 has 2.6 GB
-PUBLISHED = tuple(name for name in CHECKPOINTS if name != "compact")
+MAX_FILE_BYTES = 8_000_000_000  # of any weights; ViT-H with Adam's state has 7.7 GB
+# A training file may hold the weights under one of these keys, and their names after a prefix.
+LEVELS = ("model", "state_dict", "model_state")
+PREFIXES = ("module.", "sam.", "model.")
+
+
+def published_file(name: str) -> Original | None:
+    """Return the weights file that the authors of a model publish; None for a model of the hub."""
+    preset = preset_of(name)
+    return preset.original if preset else CHECKPOINTS[name]
 
 
 def fetch(name: str, folder: Path = CHECKPOINTS_FOLDER, mirror: str | None = None) -> Path:
-    """Return the path of checkpoint `name` in `folder`; download it first if it is missing.
+    """Return the path of a model's weights in `folder`; download them first if they are missing.
 
-    mirror: as `utils.download.download` takes it.
+    A file, or for a model of the hub a folder.
+
+    name: see `presets.parse_model`. mirror: as `utils.download.download` takes it.
 
     Raises `InputError` when the download fails, or the file cannot be read or has another SHA-256.
     """
-    checkpoint = CHECKPOINTS[name]
+    checkpoint = published_file(name)
+    if checkpoint is None:
+        if mirror is not None:
+            raise InputError(
+                f"{name}: comes from the hub, and --mirror is for files of other servers; set the"
+                " environment variable HF_ENDPOINT to the URL of the hub's mirror"
+            )
+        return hub.fetch(name, preset_of(name), folder)
     path = folder / checkpoint.file_name
     remedy = "delete it to download it again"
-    if name not in PUBLISHED:
+    if name == "compact":
         remedy = f"restore it with: git checkout -- {CHECKPOINTS_FOLDER.name}/{path.name}"
     if not os.path.exists(path):
-        if name not in PUBLISHED:
+        if name == "compact":
             raise InputError(f"{path}: no such file; {remedy}")
-        download(f"{URL}/{path.name}", path, checkpoint.sha256, checkpoint.size_bytes, mirror)
+        url = f"{checkpoint.url}/{path.name}"
+        download(url, path, checkpoint.sha256, checkpoint.size_bytes, mirror)
     sha256 = sha256_of(path)
     if sha256 != checkpoint.sha256:
         raise InputError(
@@ -98,8 +118,7 @@ def fetch(name: str, folder: Path = CHECKPOINTS_FOLDER, mirror: str | None = Non
 def load_sam(name: str, path: Path) -> "Sam":
     """Return SAM of the architecture `name` with the weights of a file.
 
-    path: a PyTorch file (1.6 or newer) or, with the suffix `.safetensors`, a safetensors file, with
-        segment-anything's parameter names. No code in the file is run.
+    path: with segment-anything's parameter names; see `read_weights`.
 
     The model is in float32 on the CPU, in evaluation mode, and without gradients.
 
@@ -111,15 +130,15 @@ def load_sam(name: str, path: Path) -> "Sam":
 
     from sam_lungs.segmenters.sam_compact import build_compact
 
-    with _loading(path):
-        weights = _read_weights(path)
+    with loading(path):
+        weights, content = read_weights(path)
         shapes = {key: tuple(weight.shape) for key, weight in weights.items()}
         width = shapes.get("image_encoder.patch_embed.proj.weight", ())[:1]
         held = [other for other, each in CHECKPOINTS.items() if width == (each.encoder_width,)]
         if not held:
             raise InputError(
-                f"{path}: holds no SAM weights; give --checkpoint a file with segment-anything's"
-                " parameter names"
+                f"{path}: holds no SAM weights, only {content}; write those of the model, with"
+                " segment-anything's parameter names, as torch.save(sam.state_dict(), FILE) does"
             )
         if held != [name]:
             raise InputError(f"{path}: holds {held[0]} weights, not {name}; use --model {held[0]}")
@@ -138,8 +157,17 @@ def load_sam(name: str, path: Path) -> "Sam":
     return sam.eval().requires_grad_(False)
 
 
-def _read_weights(path: Path) -> "dict[str, torch.Tensor]":
-    """Return the dense floating-point tensors of a file by name; they are memory-mapped."""
+def read_weights(path: Path) -> "tuple[dict[str, torch.Tensor], str]":
+    """Return the dense floating-point tensors of a file by name, and a list of what it holds.
+
+    path: a PyTorch file (1.6 or newer) or, with the suffix `.safetensors`, a safetensors file. No
+        code in the file is run.
+
+    The tensors are memory-mapped. If the file has one of `LEVELS`, they are those under it. If all
+    their names begin with one of `PREFIXES`, it is removed.
+
+    Raises `InputError` when the file is larger than any model. To be called inside `loading`.
+    """
     import torch
     from safetensors.torch import load_file
 
@@ -155,19 +183,32 @@ def _read_weights(path: Path) -> "dict[str, torch.Tensor]":
             if compressed or archive.testzip():
                 raise zipfile.BadZipFile
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    if not isinstance(content, dict):
+        return {}, f"a {type(content).__name__}"
     # An OrderedDict from a file may have attributes that override its methods.
-    items = dict.items(content) if isinstance(content, dict) else ()
-    return {
+    items = dict(dict.items(content))
+    levels = [level for level in LEVELS if isinstance(items.get(level), dict)]
+    parent = ""
+    if len(levels) == 1:
+        parent = f"{levels[0]}."
+        items = dict(dict.items(items[levels[0]]))
+    weights = {
         str(key): each
-        for key, each in items
+        for key, each in items.items()
         if isinstance(each, torch.Tensor)
         and each.is_floating_point()
         and (each.layout, each.device.type) == (torch.strided, "cpu")
     }
+    for prefix in PREFIXES:
+        if weights and all(key.startswith(prefix) for key in weights):
+            weights = {key.removeprefix(prefix): each for key, each in weights.items()}
+            break
+    held = ", ".join(f"{parent}{key}"[:40] for key in list(items)[:5]) + ", ..." * (len(items) > 5)
+    return weights, repr(held)[1:-1] or "an empty dictionary"
 
 
 @contextmanager
-def _loading(path: Path) -> Iterator[None]:
+def loading(path: Path) -> Iterator[None]:
     """Turn every error of loading a file into a one-line `InputError`."""
     try:
         yield
@@ -192,11 +233,12 @@ def _loading(path: Path) -> Iterator[None]:
 @dataclass(frozen=True)
 class DownloadOptions:
     names: Sequence[str] = option(
-        "checkpoints to download",
+        f"models to download: {', '.join(NAMES)}, or hub:OWNER/NAME@REVISION",
         ("vit_l",),
         group="downloads",
-        choices=PUBLISHED,
+        parse=parse_model,
         positional=True,
+        metavar="MODEL",
         shown_default="vit_l",
     )
     mirror: str | None = option(
@@ -211,8 +253,8 @@ class DownloadOptions:
 def main() -> None:
     options = parse_options(
         DownloadOptions,
-        f"Download SAM checkpoints into {CHECKPOINTS_FOLDER} and verify them.",
-        "python -m sam_lungs.segmenters.checkpoints vit_b vit_l",
+        f"Download the weights of models into {CHECKPOINTS_FOLDER} and verify them.",
+        "python -m sam_lungs.segmenters.checkpoints vit_b sam2.1_hiera_tiny",
         prog="python -m sam_lungs.segmenters.checkpoints",
     )
     for name in options.names:

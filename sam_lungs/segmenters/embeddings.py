@@ -19,7 +19,7 @@ class EmbeddingStore:
     the slice's voxels. A file that is missing, damaged, or has another signature is a cache miss.
 
     folder: created when the first slice is saved.
-    identity: of the segmenter, see `base.Segmenter`; its weights' hashes, preprocessing and
+    identity: of the segmenter, see `base.Segmenter`; its family, weights' hashes, preprocessing and
         packages are part of the signature.
     window_hu: lower and upper limit, None without a window.
     precision: of the image encoder, one of `base.PRECISIONS`.
@@ -77,6 +77,7 @@ class EmbeddingStore:
     def _signature(self, voxels: np.ndarray) -> str:
         digest = hashlib.sha256(np.ascontiguousarray(voxels)).hexdigest()
         signed = {
+            "family": self.identity["family"],
             "weights": sorted(self.identity["weights"].values()),
             "preprocessing": self.identity["preprocessing"],
             "packages": self.identity["packages"],

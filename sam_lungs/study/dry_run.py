@@ -16,12 +16,12 @@ import numpy as np
 import pandas as pd
 
 from sam_lungs.data.case import Case, CaseFiles, Finding, read_case
-from sam_lungs.segmenters.registry import identify, weights_path
+from sam_lungs.segmenters.registry import weights_path
 from sam_lungs.study import layout
 from sam_lungs.study.options import Options
 from sam_lungs.study.process import findings, new_record, process_case, written_folders
 from sam_lungs.study.run_record import RunRecord
-from sam_lungs.study.setup import existing_cases, load_segmenters, prepare
+from sam_lungs.study.setup import existing_cases, identify_model, load_segmenters, prepare
 from sam_lungs.study.unfinished import RunMismatchError, finished_record, kept_slices
 from sam_lungs.utils.errors import InputError
 
@@ -43,17 +43,18 @@ def check_study(options: Options) -> int:
     """Print a table of all cases, every fault, and an estimate of time and disk space.
 
     Warnings are printed on standard error. One slice of the first case without faults is segmented
-    to measure its time, unless the weights are missing. No file is kept.
+    with each model to measure its time, unless the weights are missing. No file is kept.
 
     Returns the exit status 0. Raises `InputError` if there is any fault, and as `run_study` does.
     """
     prepare(options)
-    weights = weights_path(options.model, options.checkpoint)
-    if options.checkpoint or weights.exists():
-        # Wrong weights are reported before the volumes are read.
-        identify(options.model, options.checkpoint)
+    models = options.for_each_model()
+    for one in models:
+        if one.checkpoint or _weights(one).exists():
+            # Wrong weights are reported before the volumes are read.
+            identify_model(one)
     cases, faults = existing_cases(options)
-    rows, warnings, to_do = [], [], []
+    rows, warnings, to_do = [], [], [[] for _ in models]
     faulty = len(options.case_files) - len(cases) + len(options.problems)
     for files in cases:
         case = read_case(files)
@@ -61,11 +62,14 @@ def check_study(options: Options) -> int:
         row = {"image": case.name} | _facts(case)
         if not any(each.is_fault for each in found):
             row["lung"] = str(len(case.lung_slices))
-            left, mismatches = _slices_left(case, options)
-            found += mismatches
-            row["to do"] = str(left)
-            if left and not mismatches:
-                to_do.append((left, files))
+            counts = []
+            for one, of_model in zip(models, to_do, strict=True):
+                left, mismatches = _slices_left(case, one)
+                found += mismatches
+                counts.append(str(left))
+                if left and not mismatches:
+                    of_model.append((left, files))
+            row["to do"] = ", ".join(counts)
         case_faults = [each.message for each in found if each.is_fault]
         faulty += bool(case_faults)
         faults += case_faults
@@ -77,17 +81,24 @@ def check_study(options: Options) -> int:
         print("\nfaults:", *faults, sep="\n  ", flush=True)
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    if to_do:
-        slices = sum(left for left, _ in to_do)
-        print(f"\n{slices} slices of {len(to_do)} volumes to segment with {options.model}", end="")
+    for one, of_model in zip(models, to_do, strict=True):
+        if not of_model:
+            continue
+        slices, weights = sum(left for left, _ in of_model), _weights(one)
+        name = one.model or weights.name
+        print(f"\n{slices} slices of {len(of_model)} volumes to segment with {name}", end="")
         if weights.exists():
-            _print_cost(options, slices, [files for _, files in to_do])
+            _print_cost(one, slices, [files for _, files in of_model])
         else:
             print(f"; {weights} is missing, so the time is unknown")
     if faulty:
         total = len(options.case_files) + len(options.problems)
         raise InputError(f"{faulty} of {total} volumes have faults; see above")
     return 0
+
+
+def _weights(options: Options) -> Path:
+    return weights_path(options.model, options.checkpoint, options.model_folder)
 
 
 def _print_table(table: pd.DataFrame) -> None:
@@ -159,10 +170,10 @@ def _slices_left(case: Case, options: Options) -> tuple[int, list[Finding]]:
     prompted = set(case.prompted(options.empty_slices))
     if options.slice is not None:
         return int(options.slice in prompted), []
-    if not weights_path(options.model, options.checkpoint).exists():
+    if not _weights(options).exists():
         return len(prompted), []
     done, mismatches = [], []
-    identity = identify(options.model, options.checkpoint)
+    identity = identify_model(options)
     for name, protocol in options.protocols.items():
         study_folder = layout.study_folder(options.output_folder, case.files)
         folder = layout.results_folder(study_folder, name, case.name)

@@ -4,7 +4,8 @@
 <study folder>/<protocol>/             the joined tables, report.html and figures/
 debug/<protocol>/<volume>/             beside the study folder: pictures made with --slice
 
-Without --prompts there is no folder <protocol>.
+Without --prompts there is no folder <protocol>. With several models <protocol> is
+<model>/<protocol>, or without --prompts <model>.
 """
 
 import os

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from sam_lungs.data.case import CaseFiles, Reading
 from sam_lungs.data.manifest import Dataset, read_dataset
 from sam_lungs.data.plausibility import FAULTS
 from sam_lungs.prompts.protocols import NEGATIVES, POINTS, PROTOCOLS, PromptProtocol
-from sam_lungs.segmenters.base import DEVICES, EMBEDDINGS_PRECISIONS, MODELS, PRECISIONS
+from sam_lungs.segmenters.base import DEVICES, EMBEDDINGS_PRECISIONS, MASK_CHOICES, PRECISIONS
+from sam_lungs.segmenters.presets import NAMES, folder_name, parse_model
 from sam_lungs.study.input_options import (
     check_window,
     parse_allow,
@@ -24,6 +25,7 @@ from sam_lungs.utils.cli import option
 from sam_lungs.utils.errors import InputError
 
 EMPTY_SLICES = ("skip", "nearest")
+OBJECTS = ("together", "apart")
 # Names on the command line -> names in the tables.
 METRIC_NAMES = {
     **{name: name for name in METRICS},
@@ -46,6 +48,16 @@ def parse_metrics(text: str) -> tuple[str, ...]:
         if name not in METRIC_NAMES:
             raise InputError(f"unknown metric {name!r}; the metrics are {', '.join(METRIC_NAMES)}")
     return tuple(METRIC_NAMES[name] for name in METRIC_NAMES if name in (*METRICS, *names))
+
+
+def parse_models(text: str) -> str:
+    """Parse names of models separated by commas; return the text."""
+    names = text.split(",")
+    for name in names:
+        parse_model(name)
+    if len(set(names)) < len(names):
+        raise InputError("a model is given twice; give each once")
+    return text
 
 
 def parse_protocol_names(text: str) -> tuple[str, ...]:
@@ -226,9 +238,30 @@ class Options:
         "-n",
     )
 
-    model: str = option("the model", "vit_l", "model", choices=MODELS)
+    # `__post_init__` sets the default. None with a folder whose config.json names the family.
+    model: str | None = option(
+        f"one or several models: {', '.join(NAMES)}, or hub:OWNER/NAME@REVISION",
+        None,
+        "model",
+        parse=parse_models,
+        metavar="MODEL,MODEL",
+        shown_default="vit_l",
+    )
     checkpoint: Path | None = option(
         "weights file", None, "model", shown_default="the official one"
+    )
+    model_folder: Path | None = option(
+        "folder with config.json and model.safetensors, as transformers writes it; --model may be"
+        " left out",
+        None,
+        "model",
+    )
+    mask_choice: str = option(
+        "which of the masks that a model predicts is used; model: that of the model's authors",
+        "model",
+        "model",
+        choices=MASK_CHOICES,
+        decides=True,
     )
     device: str = option(
         "device of the model; auto: GPUs if there are any, else the CPU; cuda: all visible GPUs",
@@ -284,6 +317,13 @@ class Options:
         metavar="ROWS",
     )
     box: bool = option("prompt with the box around all objects", PAPER.box, "prompts")
+    objects: str = option(
+        "prompt all labels together, as the paper does, or each apart and unite the masks",
+        "together",
+        "prompts",
+        choices=OBJECTS,
+        decides=True,
+    )
     prompts: tuple[str, ...] | None = option(
         f"several protocols in one run, instead of the options above: {', '.join(PROTOCOLS)}",
         None,
@@ -320,7 +360,12 @@ class Options:
 
     def __post_init__(self) -> None:
         """Raise `InputError` for options that would have no effect in their combination."""
+        if self.model is None and self.model_folder is None:
+            object.__setattr__(self, "model", "vit_l")
         self._check_input()
+        for name in ("checkpoint", "model_folder"):
+            if getattr(self, name) and len(self.models) > 1:
+                raise InputError(f"--{name} is for one model; run the models one by one")
         if self.prompts and self._own_protocol != PAPER:
             raise InputError("--prompts replaces the other prompt options; leave them out")
         negative = self._own_protocol.negative
@@ -330,6 +375,8 @@ class Options:
             raise InputError(
                 "--negative_offset has no effect with --negative none or points; leave one out"
             )
+        if not self._own_protocol.kinds & {"points", "box"}:
+            raise InputError("--points none needs the box; leave --no_box out")
         if self.draw != LAYERS and not self.debug:
             raise InputError("--draw has no effect; add --debug")
         if self.embeddings_folder is None and self.embeddings_precision != "float32":
@@ -371,8 +418,23 @@ class Options:
         return PromptProtocol(self.points, negative, self.negative_offset, self.box)
 
     @property
+    def models(self) -> tuple[str | None, ...]:
+        """The names of the models."""
+        return tuple(self.model.split(",")) if self.model else (None,)
+
+    def for_each_model(self) -> "list[Options]":
+        """Return the options of each model alone.
+
+        For one of several models, the names of protocols begin with the folder of the model.
+        """
+        if len(self.models) == 1:
+            return [self]
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return [_OneOfSeveral(**values | {"model": model}) for model in self.models]
+
+    @property
     def protocols(self) -> dict[str, PromptProtocol]:
-        """The prompt protocols by name; without `--prompts` one with the name ""."""
+        """The prompt protocols by name, which is a folder too; without `--prompts` it is ""."""
         if self.prompts:
             return {name: PROTOCOLS[name] for name in self.prompts}
         return {"": self._own_protocol}
@@ -417,3 +479,13 @@ class Options:
     @cached_property
     def _dataset(self) -> Dataset | None:
         return read_dataset(self.dataset, self.cases) if self.dataset else None
+
+
+class _OneOfSeveral(Options):
+    """The options of one of several models."""
+
+    @property
+    def protocols(self) -> dict[str, PromptProtocol]:
+        folder = folder_name(self.model)
+        named = super().protocols.items()
+        return {f"{folder}/{name}" if name else folder: protocol for name, protocol in named}

@@ -1,6 +1,6 @@
 """Pictures of slices with their prompts, reference masks and predicted masks."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ def save_prediction(
     path: Path,
     image_rgb: np.ndarray,
     masks: np.ndarray,
-    prompts: Prompts,
+    prompts: Sequence[Prompts],
     prediction: Prediction,
     geometry: Geometry | None,
     layers: Collection[str] = LAYERS,
@@ -40,7 +40,8 @@ def save_prediction(
     the reference masks, green. points: positive ones are green stars, negative ones red stars. box:
     orange.
 
-    image_rgb: (rows, columns, 3) uint8; masks: (rows, columns) of labels.
+    image_rgb: (rows, columns, 3) uint8; masks: (rows, columns) of labels. prompts: one, or one per
+        object.
     geometry: turns the picture upright and sets its aspect; None leaves it as stored.
 
     Raises `InputError` when it cannot be written.
@@ -58,7 +59,7 @@ def draw_prediction(
     axes: Axes,
     image_rgb: np.ndarray,
     masks: np.ndarray,
-    prompts: Prompts,
+    prompts: Sequence[Prompts],
     predicted: np.ndarray,
     geometry: Geometry | None,
     layers: Collection[str] = LAYERS,
@@ -97,18 +98,19 @@ def draw_prediction(
         for label in np.unique(masks[masks != 0]):
             style = {"levels": [0.5], "colors": "lime", "linewidths": 1.2}
             axes.contour(columns, rows, framed == label, **style)
-    if "points" in layers:
-        points_rc = apply_affine(to_picture, prompts.points_rc)
-        star = {"marker": "*", "markersize": marker_size, "markeredgecolor": "white"}
-        for (row, column), label in zip(points_rc, prompts.labels, strict=True):
-            color = "limegreen" if label else "red"
-            axes.plot(column, row, color=color, clip_on=False, **star)
-    if "box" in layers and prompts.box_rc is not None:
-        # The lower right corner of the box is excluded. Pixels end at half indices.
-        corners_rc = apply_affine(to_picture, prompts.box_rc.reshape(2, 2) - 0.5)
-        (top, left), (bottom, right) = corners_rc.min(axis=0), corners_rc.max(axis=0)
-        style = {"fill": False, "edgecolor": "orange", "linewidth": 2, "clip_on": False}
-        axes.add_patch(Rectangle((left, top), right - left, bottom - top, **style))
+    star = {"marker": "*", "markersize": marker_size, "markeredgecolor": "white"}
+    frame = {"fill": False, "edgecolor": "orange", "linewidth": 2, "clip_on": False}
+    for each in prompts:
+        if "points" in layers and len(each.labels):
+            points_rc = apply_affine(to_picture, each.points_rc)
+            for (row, column), label in zip(points_rc, each.labels, strict=True):
+                color = "limegreen" if label else "red"
+                axes.plot(column, row, color=color, clip_on=False, **star)
+        if "box" in layers and each.box_rc is not None:
+            # The lower right corner of the box is excluded. Pixels end at half indices.
+            corners_rc = apply_affine(to_picture, each.box_rc.reshape(2, 2) - 0.5)
+            (top, left), (bottom, right) = corners_rc.min(axis=0), corners_rc.max(axis=0)
+            axes.add_patch(Rectangle((left, top), right - left, bottom - top, **frame))
     axes.set_axis_off()
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import cycle, islice
+from statistics import fmean
 from typing import TypeVar
 
 import numpy as np
@@ -27,23 +28,23 @@ class PromptedSlice:
     """A slice of a volume and its prompts.
 
     voxels, masks: (rows, columns), values and reference labels as stored; image_rgb: (rows,
-    columns, 3) uint8, the model's input; prompts: one for each protocol.
+    columns, 3) uint8, the model's input; prompts: for each protocol, those whose masks are united.
     """
 
     index: int
     voxels: np.ndarray
     masks: np.ndarray
     image_rgb: np.ndarray
-    prompts: list[Prompts]
+    prompts: list[list[Prompts]]
 
 
 @dataclass(frozen=True, eq=False)
 class SegmentedSlice:
-    """A slice and the model's predictions, one for each of its prompts.
+    """A slice and the model's predictions, one for each protocol.
 
     overlaps: of the predicted masks with the reference mask, all labels together.
-    predicted_ious: the model's own estimates of the Jaccard index.
-    masks: (prompts, rows, columns) bool; None unless the pipeline keeps them.
+    predicted_ious: the model's own estimates of the Jaccard index; the mean of united masks.
+    masks: (protocols, rows, columns) bool; None unless the pipeline keeps them.
     """
 
     prompted: PromptedSlice
@@ -144,13 +145,13 @@ class Pipeline:
         prompted = [each for each, _, _ in slices]
         size_rc = prompted[0].masks.shape
         embeddings = _embed(segmenter, slices, store)
-        decoded = segmenter.decode(embeddings, size_rc, [each.prompts for each in prompted])
-        masks = decoded.masks
+        masks, predicted_ious = _decode(
+            segmenter, embeddings, size_rc, [each.prompts for each in prompted]
+        )
         reference = torch.from_numpy(np.stack([each.masks != 0 for each in prompted]))
         reference = reference.to(segmenter.device)[:, None].expand_as(masks)
         areas = [mask.sum((-2, -1)) for mask in (masks, reference, masks & reference)]
         areas = torch.stack(areas, dim=-1).tolist()  # (slices, prompts, 3)
-        predicted_ious = decoded.predicted_ious.tolist()
         kept = masks.cpu().numpy() if self._keep_masks else [None] * len(slices)
         return [
             SegmentedSlice(each, [Overlap(*area) for area in of_slice], ious, mask)
@@ -158,6 +159,33 @@ class Pipeline:
                 prompted, areas, predicted_ious, kept, strict=True
             )
         ]
+
+
+def _decode(
+    segmenter: Segmenter,
+    embeddings: tuple[torch.Tensor, ...],
+    size_rc: tuple[int, int],
+    prompts: list[list[list[Prompts]]],
+) -> tuple[torch.Tensor, list[list[float]]]:
+    """Return united masks, (slices, protocols, rows, columns) bool, and their predicted IoUs.
+
+    prompts: for each slice and protocol those whose masks are united; their predicted IoU is the
+        mean.
+    """
+    counts = [[len(united) for united in of_slice] for of_slice in prompts]
+    most = max(map(max, counts))
+    # The last are repeated, because all slices must have the same number.
+    repeated = [
+        [united[min(number, len(united) - 1)] for united in of_slice for number in range(most)]
+        for of_slice in prompts
+    ]
+    decoded = segmenter.decode(embeddings, size_rc, repeated)
+    masks, ious = (tensor.unflatten(1, (-1, most)) for tensor in decoded[:2])
+    predicted_ious = [
+        [fmean(united[:count]) for united, count in zip(*of_slice, strict=True)]
+        for of_slice in zip(ious.tolist(), counts, strict=True)
+    ]
+    return masks.any(2), predicted_ious
 
 
 def map_ahead(

@@ -12,9 +12,10 @@ from sam_lungs.data.case import Case, CaseFiles, Finding
 from sam_lungs.data.volume import NUMPY_SUFFIXES
 from sam_lungs.data.windowing import slice_to_rgb
 from sam_lungs.prompts.protocols import PromptProtocol
-from sam_lungs.prompts.rules import make_prompts
+from sam_lungs.prompts.rules import make_united_prompts
 from sam_lungs.segmenters.base import Prediction, Segmenter
 from sam_lungs.segmenters.embeddings import EmbeddingStore
+from sam_lungs.segmenters.presets import folder_name
 from sam_lungs.study import layout
 from sam_lungs.study.options import Options
 from sam_lungs.study.pictures import save_prediction
@@ -197,7 +198,7 @@ def _segment(
     def read(index: int) -> PromptedSlice:
         voxels, masks = (volume.array[:, :, index] for volume in (case.image, case.masks))
         shown = case.masks.array[:, :, prompted_as[index]]
-        prompts = [make_prompts(shown, protocol) for protocol in protocols]
+        prompts = [make_united_prompts(shown, protocol, options.objects) for protocol in protocols]
         return PromptedSlice(index, voxels, masks, slice_to_rgb(voxels, case.window), prompts)
 
     keep_masks = options.debug or options.save_masks or options.needs_spacing
@@ -209,7 +210,7 @@ def _embedding_store(case: Case, segmenter: Segmenter, options: Options) -> Embe
     if options.embeddings_folder is None:
         return None
     return EmbeddingStore(
-        options.embeddings_folder / options.model / case.name,
+        options.embeddings_folder / folder_name(segmenter.identity["model"]) / case.name,
         segmenter.identity,
         case.window and list(case.window.range_hu),
         options.precision,
@@ -285,7 +286,7 @@ def written_folders(case: Case, options: Options) -> list[Path]:
     """Return the folders that processing a case writes to."""
     folders = [options.embeddings_folder] if options.embeddings_folder else []
     study_folder = layout.study_folder(options.output_folder, case.files)
-    for name in options.protocols:
+    for name in [name for one in options.for_each_model() for name in one.protocols]:
         if options.slice is None:
             folders.append(layout.results_folder(study_folder, name, case.name))
         elif options.debug:

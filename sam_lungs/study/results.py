@@ -1,6 +1,6 @@
 """Write and read the tables of a volume's results."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -78,13 +78,21 @@ def write_volume_tables(
         write_csv(_to_table(empty_slices, EmptySlice), folder / EMPTY_SLICES_NAME)
 
 
-def write_prompts(path: Path, of_slice: dict, prompts: Prompts) -> None:
+def write_prompts(path: Path, of_slice: dict, prompts: Sequence[Prompts]) -> None:
     """Write the prompts of a slice as YAML.
 
     of_slice: keys that are written first: image, masks and index of the slice.
+    prompts: one, or one per object.
 
     Raises `InputError` when it cannot be written.
     """
+    objects = [_as_dict(each) for each in prompts]
+    content = objects[0] if len(objects) == 1 else {"objects": objects}
+    with atomic_write(path) as temporary:
+        temporary.write_text(yaml.safe_dump(of_slice | content, sort_keys=False))
+
+
+def _as_dict(prompts: Prompts) -> dict:
     points = [
         {"row": int(row), "column": int(column), "label": int(label)}
         for (row, column), label in zip(prompts.points_rc, prompts.labels, strict=True)
@@ -93,10 +101,7 @@ def write_prompts(path: Path, of_slice: dict, prompts: Prompts) -> None:
     if prompts.box_rc is not None:
         corners = ("row_min", "column_min", "row_max", "column_max")
         box = dict(zip(corners, prompts.box_rc.tolist(), strict=True))
-    with atomic_write(path) as temporary:
-        temporary.write_text(
-            yaml.safe_dump(of_slice | {"points": points, "box": box}, sort_keys=False)
-        )
+    return {"points": points, "box": box}
 
 
 def summarize(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""All cases of a study, one after the other, with one loaded model."""
+"""All cases of a study, one after the other, with one loaded model at a time."""
 
 import sys
 from collections.abc import Iterator
@@ -9,26 +9,25 @@ from pathlib import Path
 
 from sam_lungs.data.case import CaseFiles, read_case
 from sam_lungs.data.readers import identify
-from sam_lungs.segmenters import registry
 from sam_lungs.segmenters.base import Segmenter
 from sam_lungs.study import layout
 from sam_lungs.study.options import Options
 from sam_lungs.study.pipeline import map_ahead
 from sam_lungs.study.process import findings, new_record, process_case, process_slice
 from sam_lungs.study.run_record import RunRecord, code_sha256
-from sam_lungs.study.setup import existing_cases, load_segmenters, prepare
+from sam_lungs.study.setup import existing_cases, identify_model, load_segmenters, prepare
 from sam_lungs.study.unfinished import RunMismatchError, finished_record
 from sam_lungs.utils.errors import InputError, report
 from sam_lungs.utils.files import FolderInUseError, locked_folder
 
 
 def run_study(options: Options) -> int:
-    """Process the cases; skip finished ones, resume unfinished ones.
+    """Process the cases with each model; skip finished ones, resume unfinished ones.
 
     A bad case is reported on standard error and the others are processed. Warnings about the files
     of a case are printed there too. Returns the exit status, 1 if any case was bad.
 
-    Raises `InputError` as `prepare` does, when the model cannot be loaded, and when results cannot
+    Raises `InputError` as `prepare` does, when a model cannot be loaded, and when results cannot
     be written.
     """
     prepare(options)
@@ -36,6 +35,25 @@ def run_study(options: Options) -> int:
     for fault in faults:
         report(InputError(fault))
     status = int(bool(faults))
+    models = options.for_each_model()
+    if len(models) > 1 and cases:
+        # Missing and wrong weights are reported before hours are spent.
+        for one in models:
+            identify_model(one)
+    faulty: list[CaseFiles] = []
+    for one in models:
+        if len(models) > 1 and options.slice is None:
+            print(f"{one.model}:", flush=True)
+        status |= _run_model(one, [files for files in cases if files not in faulty], faulty)
+    return status
+
+
+def _run_model(options: Options, cases: list[CaseFiles], faulty: list[CaseFiles]) -> int:
+    """Process cases with the one model of the options; return the exit status.
+
+    faulty: cases with faults, which were reported, are added.
+    """
+    status = 0
 
     @cache
     def segmenters() -> list[Segmenter]:
@@ -58,6 +76,7 @@ def run_study(options: Options) -> int:
             found = findings(case, options)
             if faults := [each.message for each in found if each.is_fault]:
                 report(InputError(faults[0]))
+                faulty.append(case.files)
                 status = 1
                 continue
             for warning in case.warnings:
@@ -95,7 +114,7 @@ def is_finished(files: CaseFiles, options: Options) -> bool:
         masks = [identify(path) for path in files.masks_paths]
     except InputError:  # reported when the files are read
         return False
-    identity = registry.identify(options.model, options.checkpoint)
+    identity = identify_model(options)
     asked = {
         folder: new_record(files, image, masks, identity, options, options.protocols[each])
         for each, folder in folders.items()

@@ -131,12 +131,10 @@ class RunRecord:
     @cached_property
     def fingerprint(self) -> dict[str, object]:
         """Everything that decides the results, by name; JSON values."""
+        reading = {READING_OPTIONS.get(name, name): value for name, value in self.reading.items()}
         return {
             "numbers version": self.numbers_version,
-            **{
-                f"--{READING_OPTIONS.get(name, name)}": value
-                for name, value in sorted((self.reading | self.options).items())
-            },
+            **{f"--{name}": value for name, value in sorted((reading | self.options).items())},
             **{f"prompts: {name}": value for name, value in self.protocol.items()},
             **{
                 f"{role} {key}": value

@@ -9,8 +9,9 @@ from sam_lungs.data.case import CaseFiles
 from sam_lungs.data.zenodo import PAPER_VOLUMES
 from sam_lungs.prompts.protocols import PROTOCOLS
 from sam_lungs.segmenters import registry
-from sam_lungs.segmenters.base import Segmenter
+from sam_lungs.segmenters.base import Segmenter, check_kinds
 from sam_lungs.segmenters.devices import choose_devices
+from sam_lungs.segmenters.presets import NAMES
 from sam_lungs.study import layout
 from sam_lungs.study.options import Options
 from sam_lungs.utils.errors import InputError
@@ -22,11 +23,16 @@ def prepare(options: Options) -> None:
     """Set the threads, and check the options that concern all cases.
 
     Raises `InputError` for a dataset file that cannot be read, when the results of a case cannot be
-    named after it, or would be mixed with those of another case, and when there is no such device.
+    named after it, or would be mixed with those of another case, when there is no such device, and
+    when a model does not accept the prompts, or lacks a package.
     """
     if options.threads:
         torch.set_num_threads(options.threads)
     choose_devices(options.device)
+    for one in options.for_each_model():
+        accepted = registry.check_model(one.model, one.checkpoint, one.model_folder)
+        for protocol in one.protocols.values():
+            check_kinds(protocol.kinds, accepted, one.model or one.model_folder)
     images = {}
     for files in options.case_files:
         study_folder = layout.study_folder(options.output_folder, files)
@@ -67,7 +73,19 @@ def existing_cases(options: Options) -> tuple[list[CaseFiles], list[str]]:
 def load_segmenters(options: Options) -> list[Segmenter]:
     """Load the model that the options name, once per device; see `registry.load_segmenters`."""
     return registry.load_segmenters(
-        options.model, options.checkpoint, options.device, options.precision
+        options.model,
+        options.checkpoint,
+        options.device,
+        options.precision,
+        options.model_folder,
+        options.mask_choice,
+    )
+
+
+def identify_model(options: Options) -> dict:
+    """Return the identity of the model that the options name; see `registry.identify`."""
+    return registry.identify(
+        options.model, options.checkpoint, options.model_folder, options.mask_choice
     )
 
 
@@ -79,7 +97,7 @@ def _check_name(files: CaseFiles, results_folder: Path) -> None:
         except UnicodeEncodeError:
             raise InputError(f"{path}: its name is not UTF-8; rename it") from None
     name = files.name
-    if name in (layout.FIGURES_FOLDER, *PROTOCOLS) or name.endswith((".csv", ".html")):
+    if name in (layout.FIGURES_FOLDER, *PROTOCOLS, *NAMES) or name.endswith((".csv", ".html")):
         raise InputError(
             f"{files.image_path}: its results would be named {name}, which is the name of another"
             " result; rename it"

@@ -4,6 +4,7 @@ The published figures are from Gutierrez et al., IEEE Access 2024, doi 10.1109/A
 As in `statistics`, intervals and p-values are over cases (patients), never over slices.
 """
 
+import os
 import warnings
 from collections.abc import Iterable
 from itertools import combinations
@@ -124,19 +125,24 @@ def verdict(comparison: pd.DataFrame) -> str:
 
 
 def read_runs(folders: list[Path], patients: Patients | None = None) -> dict[str, JoinedResults]:
-    """Join results folders, each named by its folder, or by its path if names coincide.
+    """Join results folders, each named by its folder.
+
+    If names coincide, all are named by their paths in the folder that holds all of them.
 
     patients: see `join_results`.
 
     Raises `InputError` when a folder is given twice or cannot be read.
     """
-    names = [folder.resolve().name for folder in folders]
+    paths = [folder.resolve() for folder in folders]
+    names = [path.name for path in paths]
+    if len(set(names)) < len(names):
+        common = os.path.commonpath(paths)
+        names = [path.relative_to(common).as_posix() for path in paths]
     runs = {}
     for folder, name in zip(folders, names, strict=True):
-        unique = name if names.count(name) == 1 else str(folder.resolve())
-        if unique in runs:
+        if name in runs:
             raise InputError(f"{folder}: given twice; give each results folder once")
-        runs[unique] = join_results(folder, patients)
+        runs[name] = join_results(folder, patients)
     return runs
 
 

@@ -38,6 +38,7 @@ class JoinedResults(NamedTuple):
     over all slices with lung. intervals: see `statistics.estimate`. empty_slices: a row per volume
     whose slices without lung were segmented too; may be empty. left_out: for each folder that is
     not in the tables, a line that says why. patients_from: where patients and subsets come from.
+    records: of the volumes that have one, by image.
     """
 
     slices: pd.DataFrame
@@ -48,6 +49,7 @@ class JoinedResults(NamedTuple):
     empty_slices: pd.DataFrame
     left_out: list[str]
     patients_from: str
+    records: dict[str, RunRecord]
 
 
 def join_results(folder: Path, patients: Patients | None = None) -> JoinedResults:
@@ -62,7 +64,7 @@ def join_results(folder: Path, patients: Patients | None = None) -> JoinedResult
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; process an image first")
-    tables, rows, empty_slices, left_out = [], [], [], []
+    tables, rows, empty_slices, left_out, records = [], [], [], [], {}
     for volume_folder in sorted(path for path in folder.iterdir() if path.is_dir()):
         image = volume_folder.name
         record = RunRecord.read(volume_folder)
@@ -78,6 +80,8 @@ def join_results(folder: Path, patients: Patients | None = None) -> JoinedResult
         table = results.read_raw_data(path)
         table.insert(0, "image", image)
         tables.append(table)
+        if record:
+            records[image] = record
         rows.append(_volume_row(table) | dict(zip(("patient", "subset"), of, strict=True)))
         if (volume_folder / layout.EMPTY_SLICES_NAME).exists():
             empty_slices.append(_empty_row(volume_folder))
@@ -100,6 +104,7 @@ def join_results(folder: Path, patients: Patients | None = None) -> JoinedResult
         pd.DataFrame(empty_slices),
         left_out,
         patients.source if patients else "run.json",
+        records,
     )
 
 

@@ -14,7 +14,7 @@ from sam_lungs.data.case import Case, CaseFiles, Reading, read_case
 from sam_lungs.data.nifti import read_nifti
 from sam_lungs.data.windowing import slice_to_rgb
 from sam_lungs.prompts.protocols import PromptProtocol
-from sam_lungs.prompts.rules import make_prompts
+from sam_lungs.prompts.rules import make_united_prompts
 from sam_lungs.study.layout import MASKS_NAME, RAW_DATA_NAME, RUN_NAME
 from sam_lungs.study.pictures import PREDICTED_RGBA, draw_prediction, pixel_aspect, upright
 from sam_lungs.study.results import read_raw_data
@@ -31,11 +31,13 @@ CONTOUR_RGB = (0, 255, 0)
 class ProcessedVolume(NamedTuple):
     """The input of a volume's run, and the masks that were predicted.
 
-    predicted: (rows, columns, slices) bool. table: see `results.read_raw_data`.
+    objects: one of `options.OBJECTS`. predicted: (rows, columns, slices) bool. table: see
+    `results.read_raw_data`.
     """
 
     case: Case
     protocol: PromptProtocol
+    objects: str
     predicted: np.ndarray
     table: pd.DataFrame
 
@@ -71,9 +73,9 @@ def read_processed(results_folder: Path) -> ProcessedVolume | None:
     # Back to the axes of the file, of which `read_nifti` swaps two, and from there to the image's.
     on_file_grid = read_nifti(results_folder / MASKS_NAME).array.swapaxes(0, 1)
     predicted = orientations.apply_orientation(on_file_grid, case.image.geometry.file_to_array)
-    return ProcessedVolume(
-        case, protocol, predicted != 0, read_raw_data(results_folder / RAW_DATA_NAME)
-    )
+    objects = record.options.get("objects", "together")
+    table = read_raw_data(results_folder / RAW_DATA_NAME)
+    return ProcessedVolume(case, protocol, objects, predicted != 0, table)
 
 
 def _files(record: RunRecord) -> CaseFiles:
@@ -103,7 +105,7 @@ def draw_extremes(volume: ProcessedVolume) -> Figure:
         index = int(row["slice"])
         image_rgb = slice_to_rgb(image.array[:, :, index], volume.case.window)
         labels, predicted = masks.array[:, :, index], volume.predicted[:, :, index]
-        prompts = make_prompts(labels, volume.protocol)
+        prompts = make_united_prompts(labels, volume.protocol, volume.objects)
         draw_prediction(axes, image_rgb, labels, prompts, predicted, image.geometry, marker_size=9)
         axes.set_title(f"{name}: slice {index}, Dice {row['dice']:.3f}", fontsize=9)
     figure.supxlabel(

@@ -24,6 +24,7 @@ from sam_lungs.summary.join import (
     warn_of_unknown_patients,
     write_tables,
 )
+from sam_lungs.summary.models import different_inputs, models_table
 from sam_lungs.summary.overlays import draw_extremes, read_processed, save_animation
 from sam_lungs.summary.patients import Patients
 from sam_lungs.summary.published import published_slices
@@ -66,8 +67,9 @@ def write_report(
     slices = study.slices.merge(study.volumes[["image", "subset"]], on="image")
     figures_folder = results_folder / FIGURES_FOLDER
     page = {
-        # First, because it raises for a broken run.json before anything is drawn.
-        **_how_it_was_made(study.volumes["image"], results_folder),
+        **_how_it_was_made(study.records),
+        "models": models_table(runs),
+        "different_inputs": different_inputs(runs),
         "title": title,
         "headline": _headline(study.intervals),
         "patients": _patients(study),
@@ -217,12 +219,10 @@ def _overlays(volumes: pd.DataFrame, results_folder: Path, folder: Path) -> list
     return pictures
 
 
-def _how_it_was_made(images: Sequence[str], results_folder: Path) -> dict:
+def _how_it_was_made(records: dict[str, RunRecord]) -> dict:
     """Return the settings, a value for each group of volumes that share all of them, the volumes
     that were made by other code, and the findings about input files with their volumes.
     """
-    records = {image: RunRecord.read(results_folder / image) for image in images}
-    records = {image: record for image, record in records.items() if record}
     settings = pd.DataFrame([{"volumes": image} | _settings(records[image]) for image in records])
     settings = settings.fillna("default")  # of the settings that _settings leaves out
     if len(settings):

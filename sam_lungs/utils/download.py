@@ -54,7 +54,7 @@ def download(
     remedy = f"try again later, or put {path.name} into {path.parent} by hand"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(part):
+        with locked(part):
             if path.exists():
                 return
             with _opened(part) as file:
@@ -114,7 +114,7 @@ class _Redirects(HTTPRedirectHandler):
 
 
 @contextmanager
-def _locked(part: Path) -> Iterator[None]:
+def locked(part: Path) -> Iterator[None]:
     """Hold the lock of a download; wait while another process holds it."""
     path = part.with_name(f".{part.name}.lock")
     lock = FileLock(path) if has_locks(path.parent) else None

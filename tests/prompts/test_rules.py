@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sam_lungs.data.readers import read_volume
-from sam_lungs.prompts.protocols import POINTS, PromptProtocol
-from sam_lungs.prompts.rules import make_prompts
+from sam_lungs.prompts.protocols import POINTS, PROTOCOLS, PromptProtocol
+from sam_lungs.prompts.rules import make_prompts, make_united_prompts
 
 PAPER = PromptProtocol()
 
@@ -252,7 +252,7 @@ def test_prompts_that_are_switched_off_are_left_out():
     assert prompts.points_rc.tolist() == [[0, 1], [0, 2]]
 
 
-@pytest.mark.parametrize("points", POINTS)
+@pytest.mark.parametrize("points", [each for each in POINTS if each != "none"])
 def test_touching_labels_get_a_point_each(points):
     prompts = make_prompts(drawing("1122", "1122"), PromptProtocol(points=points, negative="none"))
     assert len(prompts.points_rc) == 2
@@ -274,3 +274,33 @@ def test_real_slices_give_the_authors_prompts(real_data, name, points_rc, box_rc
     prompts = make_prompts(masks, PAPER)
     assert [tuple(point) for point in prompts.points_rc] == points_rc
     assert tuple(prompts.box_rc) == box_rc
+
+
+def test_a_box_only_has_no_points():
+    prompts = make_prompts(drawing(".12.", "...."), PROTOCOLS["box_only"])
+    assert (prompts.points_rc.shape, prompts.labels.shape) == ((0, 2), (0,))
+    assert prompts.points_xy.shape == (0, 2)
+    assert prompts.box_rc.tolist() == [0, 1, 1, 3]
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_objects_apart_are_prompted_as_if_there_were_no_others(name):
+    masks = drawing("11..22", "11.222", "......")
+    apart = make_united_prompts(masks, PROTOCOLS[name], "apart")
+    alone = [make_prompts(np.where(masks == label, 7, 0), PROTOCOLS[name]) for label in (1, 2)]
+    for each, same in zip(apart, alone, strict=True):
+        np.testing.assert_array_equal(each.points_rc, same.points_rc)
+        np.testing.assert_array_equal(each.labels, same.labels)
+        np.testing.assert_array_equal(each.box_rc, same.box_rc)
+    (together,) = make_united_prompts(masks, PROTOCOLS[name], "together")
+    np.testing.assert_array_equal(
+        together.points_rc, make_prompts(masks, PROTOCOLS[name]).points_rc
+    )
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_the_kinds_of_a_protocol_are_those_of_its_prompts(name):
+    prompts = make_prompts(drawing(".12.", "...."), PROTOCOLS[name])
+    given = {"points": 1 in prompts.labels, "negative": 0 in prompts.labels}
+    given["box"] = prompts.box_rc is not None
+    assert PROTOCOLS[name].kinds == {kind for kind in given if given[kind]}

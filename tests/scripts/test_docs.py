@@ -8,6 +8,7 @@ import pytest
 from conftest import ROOT, chest, save_nifti
 
 from docs.options import PAGE, options_page, options_table
+from sam_lungs.segmenters.families import FAMILIES
 from sam_lungs.utils.cli import option
 
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/*.md"))]
@@ -59,3 +60,13 @@ def test_python_examples_run(tmp_path, monkeypatch, capsys):
     exec("\n".join(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)), {})
     assert "predicted IoU" in capsys.readouterr().out
     assert (tmp_path / "masks_again.nii.gz").exists()
+
+
+def test_models_page_has_every_family():
+    sections = ROOT.joinpath("docs/models.md").read_text().split("\n## ")
+    families_table = next(each for each in sections if each.startswith("Families\n"))
+    rows = {line.split(" | ")[0]: line for line in families_table.splitlines()}
+    for name, family in FAMILIES.items():
+        *_, prompts, licence = rows[f"| `{name}`"].rstrip(" |").split(" | ")
+        assert set(prompts.split(", ")) == family.prompt_kinds
+        assert licence == family.licence

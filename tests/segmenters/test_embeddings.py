@@ -1,3 +1,4 @@
+import importlib.metadata
 import os
 
 import numpy as np
@@ -6,6 +7,8 @@ import torch
 
 from sam_lungs.segmenters.base import EMBEDDINGS_PRECISIONS, Decoded, Segmenter
 from sam_lungs.segmenters.embeddings import EmbeddingStore
+from sam_lungs.segmenters.families import describe
+from sam_lungs.segmenters.registry import identify
 from sam_lungs.utils.errors import InputError
 
 IDENTITY = {
@@ -96,6 +99,7 @@ def test_a_segmenter_with_three_tensors_per_embedding(tmp_path):
         {"stored": "float16"},
         {"identity": IDENTITY | {"weights": {"sam.pth": "ac" * 32}}},
         {"identity": IDENTITY | {"weights": IDENTITY["weights"] | {"config.json": "ac" * 32}}},
+        {"identity": IDENTITY | {"family": "sam"}},
         {"identity": IDENTITY | {"preprocessing": "another"}},
         {"identity": IDENTITY | {"packages": {"torch": "2.7", "numpy": "1.26"}}},
         {"identity": IDENTITY | {"packages": {"torch": "2.6"}}},
@@ -106,6 +110,31 @@ def test_every_part_of_the_signature_counts(tmp_path, embedding, changed):
     store(tmp_path).save(0, VOXELS, embedding)
     assert store(tmp_path, **changed).load(0, VOXELS) is None
     assert store(tmp_path).load(0, VOXELS) is not None
+
+
+def test_installing_transformers_keeps_the_embeddings_of_segment_anything(
+    tmp_path, embedding, monkeypatch
+):
+    identities = {}
+    for installed in (False, True):
+
+        def version(package, installed=installed):
+            if package == "transformers" and not installed:
+                raise importlib.metadata.PackageNotFoundError(package)
+            return "1.0"
+
+        monkeypatch.setattr(importlib.metadata, "version", version)
+        identify.cache_clear()
+        identities[installed] = [
+            identify("compact", None),
+            {**IDENTITY, **describe("sam")},
+        ]
+    identify.cache_clear()
+    segment_anything, transformers = zip(*identities.values(), strict=True)
+    for number, (before, after) in enumerate((segment_anything, transformers)):
+        store(tmp_path / str(number), before).save(0, VOXELS, embedding)
+        kept = store(tmp_path / str(number), after).load(0, VOXELS)
+        assert (kept is None) == (before is transformers[0])
 
 
 def test_renamed_weights_are_a_cache_hit(tmp_path, embedding):

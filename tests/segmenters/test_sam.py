@@ -27,7 +27,7 @@ def slice_and_prompts(rows: int, columns: int, protocol: PromptProtocol):
     return slice_to_rgb(image[:, :, 2], LUNG_WINDOW), make_prompts(masks[:, :, 2], protocol)
 
 
-def predicted_by_sam_predictor(image_rgb, prompts, mask_input=None):
+def predicted_by_sam_predictor(image_rgb, prompts, mask_input=None, multimask=False):
     predictor = SamPredictor(tiny_sam())
     predictor.set_image(image_rgb)
     box, points = prompts.box_rc, [(column, row) for row, column in prompts.points_rc]
@@ -36,7 +36,7 @@ def predicted_by_sam_predictor(image_rgb, prompts, mask_input=None):
         point_labels=prompts.labels if points else None,
         box=None if box is None else np.array([box[1], box[0], box[3], box[2]]),
         mask_input=mask_input,
-        multimask_output=False,
+        multimask_output=multimask,
     )
 
 
@@ -93,6 +93,22 @@ def test_mask_logits_come_out_and_go_back_in_as_with_sam_predictor(one_by_one):
             assert decoded.predicted_ious[place].item() == pytest.approx(ious[0], abs=1e-6)
             np.testing.assert_allclose(decoded.mask_logits[place], logits[0], atol=1e-4)
             mask_input = decoded.mask_logits[place][None].numpy()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS[:4], ids=str)
+def test_multimask_and_best_score_equal_the_three_masks_of_sam_predictor(protocol):
+    image_rgb, prompts = slice_and_prompts(40, 56, protocol)
+    masks, ious, logits = predicted_by_sam_predictor(image_rgb, prompts, multimask=True)
+    segmenter = SamSegmenter(tiny_sam(), CPU, mask_choice="best_score")
+    embeddings = segmenter.encode([segmenter.prepare(image_rgb)])
+    decoded = segmenter.decode(embeddings, (40, 56), [[prompts]], multimask=True)
+    assert decoded.masks.shape == (1, 1, 3, 40, 56)
+    assert np.count_nonzero(decoded.masks[0, 0].numpy() != masks) <= 3
+    np.testing.assert_allclose(decoded.predicted_ious[0, 0], ious, atol=1e-6)
+    np.testing.assert_allclose(decoded.mask_logits[0, 0], logits, atol=1e-4)
+    best = segmenter.decode(embeddings, (40, 56), [[prompts]])
+    for tensor, three in zip(best, decoded, strict=True):
+        assert torch.equal(tensor[0, 0], three[0, 0, ious.argmax()])
 
 
 def test_decode_prompts_gives_gradients():

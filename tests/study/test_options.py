@@ -1,6 +1,7 @@
 """The options of process_image.py, and their combinations."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from sam_lungs.study.options import (
     parse_count,
     parse_layers,
     parse_metrics,
+    parse_models,
     parse_rows,
 )
 from sam_lungs.utils.cli import parse_options
@@ -57,6 +59,10 @@ def test_prompt_options_make_a_protocol():
         ({"negative": ["none", "box_center"]}, "--negative takes one name, or only points"),
         ({"negative": [(1, 2), "none"]}, "--negative takes one name, or only points"),
         ({"prompts": ("paper",), "negative": [(1, 2)]}, "--prompts replaces the other"),
+        ({"points": "none", "box": False}, "--points none needs the box; leave --no_box out"),
+        ({"prompts": ("paper",), "points": "none"}, "--prompts replaces the other"),
+        ({"model": "vit_b,medsam", "checkpoint": Path("a.pth")}, "--checkpoint is for one model"),
+        ({"model": "vit_b,medsam", "model_folder": Path("a")}, "--model_folder is for one model"),
         ({"draw": ("mask",)}, "--draw has no effect; add --debug"),
         ({"embeddings_precision": "float16"}, "--embeddings_precision has no effect; add --emb"),
         ({"tolerance_mm": 2.0}, "--tolerance_mm has no effect; add --metrics nsd"),
@@ -78,6 +84,34 @@ def test_prompt_options_make_a_protocol():
 def test_options_without_effect_in_their_combination_are_refused(given, message):
     with pytest.raises(InputError, match=message):
         Options(**{"image_file_path": PAIR[0], "masks_file_path": PAIR[1], **given})
+
+
+def test_each_model_has_its_options_and_folders():
+    (same,) = Options(*PAIR, prompts=("paper",)).for_each_model()
+    assert (same.model, list(same.protocols)) == ("vit_l", ["paper"])
+    hub_model = f"hub:owner/name@{'0' * 40}"
+    options = Options(*PAIR, model=f"vit_b,{hub_model}", debug=True)
+    folders = ["vit_b", f"owner--name@{'0' * 40}"]
+    for one, model, folder in zip(
+        options.for_each_model(), ("vit_b", hub_model), folders, strict=True
+    ):
+        assert (one.model, one.debug) == (model, True)
+        assert one.protocols == {folder: PAPER}
+        assert one.for_each_model() == [one]
+    protocols = replace(options, prompts=("paper", "no_box")).for_each_model()[0].protocols
+    assert protocols == {"vit_b/paper": PAPER, "vit_b/no_box": PROTOCOLS["no_box"]}
+
+
+def test_a_folder_of_a_model_needs_no_name():
+    assert Options(*PAIR, model_folder=Path("a")).model is None
+    assert Options(*PAIR, model="medsam", model_folder=Path("a")).model == "medsam"
+
+
+def test_models_are_parsed():
+    assert parse_models("vit_b,medsam") == "vit_b,medsam"
+    for text in ("", "vit_b,", "vit_b,vit_b", "vit_b, medsam", "hub:owner/name@main"):
+        with pytest.raises(InputError):
+            parse_models(text)
 
 
 def test_one_image_may_have_a_masks_file_per_object_and_several_have_one_each():

@@ -44,7 +44,7 @@ def draw(path, image, masks, geometry=None, protocol=PAPER, layers=LAYERS) -> np
         path,
         np.repeat(image[:, :, None], 3, axis=2),
         masks,
-        make_prompts(masks, protocol),
+        [make_prompts(masks, protocol)],
         Prediction(predicted, 0.98765),
         geometry,
         layers,

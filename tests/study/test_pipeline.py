@@ -1,5 +1,7 @@
 import threading
 import time
+from dataclasses import replace
+from statistics import fmean
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from conftest import chest, tiny_sam
 
 from sam_lungs.data.windowing import LUNG_WINDOW, slice_to_rgb
 from sam_lungs.prompts.protocols import PROTOCOLS
-from sam_lungs.prompts.rules import make_prompts
+from sam_lungs.prompts.rules import make_prompts, make_united_prompts
 from sam_lungs.segmenters.base import segment
 from sam_lungs.segmenters.embeddings import EmbeddingStore
 from sam_lungs.segmenters.sam import SamSegmenter
@@ -28,7 +30,7 @@ def segmenters(count: int = 1) -> list[SamSegmenter]:
 
 def read(index: int, protocols=(PROTOCOLS["paper"],)) -> PromptedSlice:
     voxels, masks = IMAGE[:, :, index], MASKS[:, :, index]
-    prompts = [make_prompts(masks, protocol) for protocol in protocols]
+    prompts = [[make_prompts(masks, protocol)] for protocol in protocols]
     return PromptedSlice(index, voxels, masks, slice_to_rgb(voxels, LUNG_WINDOW), prompts)
 
 
@@ -37,7 +39,7 @@ def one_by_one():
     """Every slice with lung, segmented alone."""
     (segmenter,) = segmenters()
     return {
-        index: segment(segmenter, read(index).image_rgb, read(index).prompts[0])
+        index: segment(segmenter, read(index).image_rgb, read(index).prompts[0][0])
         for index in range(1, SLICES)
     }
 
@@ -74,6 +76,27 @@ def test_several_devices_work_at_the_same_time(monkeypatch):
 def test_masks_are_kept_only_on_request():
     for segmented in Pipeline(segmenters(), 4).run(read, range(1, SLICES)):
         assert segmented.masks is None
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_masks_of_objects_are_united(batch_size):
+    """Slice 5 has one object, the others have two."""
+
+    def read_apart(index: int) -> PromptedSlice:
+        protocols = (PROTOCOLS["box_only"], PROTOCOLS["points"])
+        prompts = [make_united_prompts(MASKS[:, :, index], each, "apart") for each in protocols]
+        return replace(read(index), prompts=prompts)
+
+    (segmenter,) = segmenters()
+    pipeline = Pipeline([segmenter], batch_size, keep_masks=True)
+    for each in pipeline.run(read_apart, range(4, 8)):
+        for number, united in enumerate(each.prompted.prompts):
+            alone = [segment(segmenter, each.prompted.image_rgb, prompts) for prompts in united]
+            assert len(alone) == (1 if each.prompted.index == 5 else 2)
+            mask = np.any([one.mask for one in alone], axis=0)
+            np.testing.assert_array_equal(each.masks[number], mask)
+            assert each.overlaps[number] == overlap(mask, each.prompted.masks > 0)
+            assert each.predicted_ious[number] == fmean(one.predicted_iou for one in alone)
 
 
 def test_several_protocols_give_the_same_results_as_each_alone():
@@ -144,7 +167,7 @@ def test_an_error_in_a_thread_is_raised():
 
 
 def store_in(folder, stored_precision: str = "float32") -> EmbeddingStore:
-    identity = {"weights": {}, "preprocessing": "", "packages": {}}
+    identity = {"family": "sam", "weights": {}, "preprocessing": "", "packages": {}}
     return EmbeddingStore(folder, identity, None, "float32", stored_precision)
 
 

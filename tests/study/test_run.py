@@ -1,7 +1,9 @@
 """Whole studies, from files to files, with a tiny SAM in place of the real one."""
 
+import gc
 import os
 import sys
+import weakref
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -737,3 +739,20 @@ def test_results_of_another_numbers_version_are_refused(pair, weights, monkeypat
     monkeypatch.setattr(process, "NUMBERS_VERSION", 0)
     assert study(pair, weights) == 1
     assert "numbers version 2 there, 0 now" in capsys.readouterr().err
+
+
+def test_only_one_model_is_in_memory(pair, weights, monkeypatch):
+    alive, most = [], []
+
+    def load(name, *_):
+        gc.collect()
+        most.append(sum(model() is not None for model in alive))
+        sam = tiny_sam()
+        alive.append(weakref.ref(sam))
+        return sam
+
+    monkeypatch.setattr(checkpoints, "load_sam", load)
+    monkeypatch.setattr(checkpoints, "fetch", lambda name: weights)
+    monkeypatch.setattr(checkpoints, "CHECKPOINTS_FOLDER", weights.parent)
+    assert run_study(Options(*pair, model="vit_b,vit_l,vit_h", device="cpu")) == 0
+    assert most == [0, 0, 0]

@@ -43,6 +43,8 @@ RECORD = RunRecord(
         "tolerance_mm": 1.0,
         "empty_slices": "skip",
         "draw": ["mask", "contours", "points", "box"],
+        "mask_choice": "model",
+        "objects": "together",
         "save_masks": False,
         "debug": False,
         "embeddings_precision": "float32",

@@ -308,7 +308,7 @@ def test_runs_are_named_by_their_folders_or_paths(tmp_path):
     there = write_run(tmp_path / "b" / "paper", 0.6)
     other = write_run(tmp_path / "no_box", 0.7)
     assert list(read_runs([here, other])) == ["paper", "no_box"]
-    assert list(read_runs([here, other, there])) == [str(here), "no_box", str(there)]
+    assert list(read_runs([here, other, there])) == ["a/paper", "no_box", "b/paper"]
 
 
 def test_one_run_and_the_same_run_twice_are_refused(tmp_path):

@@ -1,0 +1,113 @@
+"""What segmenters share: slices are encoded in batches, and prompts are decoded in groups."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from sam_lungs.prompts.protocols import Prompts
+from sam_lungs.segmenters.base import Decoded, check_prompts, group_prompts
+from sam_lungs.segmenters.devices import be_repeatable
+
+GPU_BYTES_PER_SLICE = 2_000_000_000  # of ViT-H, rounded up
+MAX_GPU_SLICES = 16  # larger batches are not faster
+
+
+class GroupedSegmenter(ABC):
+    """A segmenter without `prepare` and without its model; see `base.Segmenter`.
+
+    On a CPU slices and prompts are computed one by one, so that the results of a slice do not
+    depend on the other slices of its batch. Subclasses define `prepare`, `_encode`, `_predict` and
+    `_masks`.
+    """
+
+    prompt_kinds: frozenset[str]
+
+    def __init__(self, device: torch.device, identity: dict | None, mask_choice: str) -> None:
+        """mask_choice: one of `base.MASK_CHOICES`."""
+        be_repeatable()
+        self.device = device
+        self.identity = identity or {}
+        self._mask_choice = mask_choice
+        # Batches are not faster on a CPU, and they would change the last digits of the results.
+        self._one_by_one = device.type == "cpu"
+
+    @torch.inference_mode()
+    def encode(self, pictures: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        """Return the embeddings of slices that `prepare` returned; float32, on the device."""
+        pictures = [picture.to(self.device, non_blocking=True) for picture in pictures]
+        batches = torch.stack(pictures).split(1 if self._one_by_one else len(pictures))
+        encoded = [self._encode(batch) for batch in batches]
+        return tuple(torch.cat(tensors) for tensors in zip(*encoded, strict=True))
+
+    @torch.inference_mode()
+    def decode(
+        self,
+        embeddings: tuple[torch.Tensor, ...],
+        size_rc: tuple[int, int],
+        prompts: Sequence[Sequence[Prompts]],
+        mask_logits: torch.Tensor | None = None,
+        multimask: bool = False,
+    ) -> Decoded:
+        """Segment the prompted objects in slices of one size; see `base.Segmenter.decode`."""
+        shape = len(prompts), len(prompts[0])
+        best_of_three = self._mask_choice == "best_score" and not multimask
+        decoded = None
+        for places, group in group_prompts(prompts, self._one_by_one):
+            check_prompts(group[0], self.prompt_kinds, self.identity)
+            slices, numbers = torch.from_numpy(places).to(self.device).T
+            logits, predicted_ious = self._predict(
+                tuple(tensor[slices] for tensor in embeddings),
+                size_rc,
+                group,
+                None if mask_logits is None else mask_logits[slices, numbers],
+                multimask or best_of_three,
+            )
+            if best_of_three:
+                best = predicted_ious.argmax(1, keepdim=True)
+                predicted_ious = predicted_ious.take_along_dim(best, 1)
+                logits = logits.take_along_dim(best[..., None, None], 1)
+            parts = self._masks(logits, size_rc), predicted_ious, logits
+            if decoded is None:
+                decoded = Decoded(*(part.new_empty((*shape, *part.shape[1:])) for part in parts))
+            for whole, part in zip(decoded, parts, strict=True):
+                whole[slices, numbers] = part
+        return decoded if multimask else Decoded(*(tensor[:, :, 0] for tensor in decoded))
+
+    def batch_size(self) -> int:
+        """Return how many slices to encode at once: the most that helps and fits in memory."""
+        if self.device.type == "cuda":
+            free_bytes, _ = torch.cuda.mem_get_info(self.device)
+            return int(np.clip(free_bytes // GPU_BYTES_PER_SLICE, 1, MAX_GPU_SLICES))
+        return 1
+
+    def _pin(self, picture: torch.Tensor) -> torch.Tensor:
+        return picture.pin_memory() if self.device.type == "cuda" else picture
+
+    def _to_device(self, numbers: np.ndarray) -> torch.Tensor:
+        """Cast to float32 before moving: Apple's GPUs (mps) have no float64."""
+        return torch.as_tensor(numbers.astype(np.float32)).to(self.device)
+
+    @abstractmethod
+    def _encode(self, pictures: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return the embeddings of a batch of pictures, float32."""
+
+    @abstractmethod
+    def _predict(
+        self,
+        embeddings: tuple[torch.Tensor, ...],
+        size_rc: tuple[int, int],
+        prompts: list[Prompts],
+        mask_logits: torch.Tensor | None,
+        multimask: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the mask decoder on N prompts of one group, each with its own embedding.
+
+        mask_logits: (N, h, w). Returns mask logits, (N, masks, h, w), and predicted IoUs,
+        (N, masks), where there are three masks with `multimask` and otherwise one; both float32.
+        """
+
+    @abstractmethod
+    def _masks(self, logits: torch.Tensor, size_rc: tuple[int, int]) -> torch.Tensor:
+        """Return the masks of logits, (N, masks, h, w), as (N, masks, rows, columns) bool."""

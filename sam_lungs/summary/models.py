@@ -1,0 +1,68 @@
+"""The models of compared runs, and whether the runs had the same images and reference masks."""
+
+from itertools import combinations
+
+import pandas as pd
+
+from sam_lungs.study.run_record import RunRecord
+from sam_lungs.summary.join import JoinedResults
+
+MODELS_NAME = "models.csv"
+
+
+def models_table(runs: dict[str, JoinedResults]) -> pd.DataFrame:
+    """Return a row for each model and way of using it, with the names of its runs.
+
+    Columns: those of `models.csv` in docs/results.md; empty when no run has a run.json.
+    """
+    rows = [
+        {"runs": name} | _facts(record)
+        for name, run in runs.items()
+        for record in run.records.values()
+    ]
+    if not rows:
+        return pd.DataFrame()
+    table = pd.DataFrame(rows).drop_duplicates()
+    groups = table.groupby(list(table.columns[1:]), sort=False, dropna=False)
+    return groups["runs"].agg(", ".join).reset_index()[table.columns]
+
+
+def different_inputs(runs: dict[str, JoinedResults]) -> list[str]:
+    """Return a line for each pair of runs that had other images, masks or labels of a volume."""
+    lines = []
+    for first, second in combinations(runs, 2):
+        inputs = [
+            {image.removeprefix("image_"): _inputs(record) for image, record in run.records.items()}
+            for run in (runs[first], runs[second])
+        ]
+        both = sorted(inputs[0].keys() & inputs[1].keys())
+        if other := [image for image in both if inputs[0][image] != inputs[1][image]]:
+            lines.append(
+                f"{first} and {second} had other images, masks or labels in {len(other)} of"
+                f" {len(both)} volumes, such as {other[0]}; their difference is not that of the"
+                " models or prompts alone"
+            )
+    return lines
+
+
+def _facts(record: RunRecord) -> dict:
+    segmenter = record.segmenter
+    size = segmenter.get("size_bytes")
+    return {
+        "model": segmenter.get("model"),
+        "family": segmenter.get("family"),
+        "weights": segmenter.get("provenance"),
+        "licence": segmenter.get("licence"),
+        "megabytes": size and round(size / 1e6),
+        "preprocessing": segmenter.get("preprocessing"),
+        "prompts": ", ".join(segmenter.get("prompt_kinds", [])),
+        "objects": record.options.get("objects", "together"),
+        "mask": segmenter.get("mask_choice"),
+        "note": segmenter.get("note", ""),
+    }
+
+
+def _inputs(record: RunRecord) -> tuple:
+    """Return what decides the slices and reference masks."""
+    masks = [identity.get("sha256") for identity in record.masks]
+    return record.image.get("sha256"), masks, record.reading.get("objects")

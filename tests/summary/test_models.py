@@ -1,0 +1,80 @@
+"""The models of compared runs."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from results_folders import RECORD, write_volume
+
+from sam_lungs.segmenters.families import FAMILIES, describe
+from sam_lungs.study.results import SliceResult
+from sam_lungs.summary.compare import read_runs
+from sam_lungs.summary.models import different_inputs, models_table
+from sam_lungs.summary.report import write_report
+
+
+def segmenter(model: str, family: str) -> dict:
+    about = {"provenance": "given", "licence": None, "size_bytes": 375_049_145, "weights": {}}
+    return {"model": model, **describe(family), **about}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a run over two volumes; return its folder."""
+
+    def write_run(name: str, record=RECORD):
+        for image, dice in (("image_a", 0.9), ("image_b", 0.8)):
+            slices = [SliceResult(0, dice / (2 - dice), dice, dice, 10, 10)]
+            write_volume(tmp_path / name / image, slices, record)
+        return tmp_path / name
+
+    return write_run
+
+
+def test_a_row_for_each_model_and_way_of_using_it(write):
+    medsam = replace(RECORD, segmenter=segmenter("medsam", "medsam"))
+    apart = replace(medsam, options=medsam.options | {"objects": "apart"})
+    records = {"paper": RECORD, "box": medsam, "one_by_one": apart, "no_box": RECORD}
+    table = models_table(read_runs([write(name, record) for name, record in records.items()]))
+    assert table["runs"].tolist() == ["paper, no_box", "box", "one_by_one"]
+    assert table["objects"].tolist() == ["together", "together", "apart"]
+    assert table["prompts"].tolist() == ["", "box", "box"]
+    row = table.iloc[1].to_dict()
+    assert row["megabytes"] == 375
+    assert row["note"] == FAMILIES["medsam"].note
+    assert row["preprocessing"] == describe("medsam")["preprocessing"]
+    assert pd.isna(row["licence"])
+
+
+def test_the_authors_results_have_no_model(tmp_path):
+    (tmp_path / "paper" / "image_a").mkdir(parents=True)
+    path = tmp_path / "paper" / "image_a" / "raw_data_2023-05-27_09-43-55.csv"
+    path.write_text("slice,jaccard,dice\n0,0.5,0.5\n")
+    assert models_table(read_runs([tmp_path / "paper"])).empty
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"image": {"file": "image.npy", "sha256": "0"}},
+        {"masks": [{"file": "masks.npy", "sha256": "0"}]},
+        {"reading": {"window": "auto", "align": "auto", "objects": {"left": [1]}}},
+    ],
+)
+def test_other_inputs_are_said(write, capsys, other):
+    same, others = write("same"), write("others", replace(RECORD, **other))
+    runs = read_runs([write("paper"), same, others])
+    lines = different_inputs(runs)
+    assert [line.split(" had other images, masks or labels")[0] for line in lines] == [
+        "paper and others",
+        "same and others",
+    ]
+    assert "in 2 of 2 volumes, such as a;" in lines[0]
+    page = write_report(same, [others]).read_text("utf-8")
+    assert "The compared runs had other inputs" in page
+    assert "The compared runs had other inputs" not in write_report(same).read_text("utf-8")
+
+
+def test_the_report_says_what_a_reader_must_know_of_a_model(write):
+    folder = write("hq", replace(RECORD, segmenter=segmenter("own", "sam_hq")))
+    assert FAMILIES["sam_hq"].note in write_report(folder).read_text("utf-8")
