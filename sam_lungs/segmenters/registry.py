@@ -26,12 +26,6 @@ if TYPE_CHECKING:
 # embeddings. PACKAGES compute the embeddings and masks.
 PREPROCESSING = "window, slice's own range to uint8, longest side resized by PIL, zeros after norm"
 PACKAGES = ("torch", "torchvision", "segment-anything", "numpy", "pillow")
-# SHA-256 of the weights that are known from their authors.
-OFFICIAL = {
-    *(each.sha256 for each in checkpoints.CHECKPOINTS.values()),
-    *(each.original.sha256 for each in PRESETS.values() if each.original),
-    *(sha256 for each in PRESETS.values() for sha256 in each.sha256.values()),
-}
 
 
 def weights_path(
@@ -109,7 +103,9 @@ def identify(
             "prompt_kinds": list(PROMPT_KINDS),
             "packages": versions_of(PACKAGES),
         }
-    official = OFFICIAL.issuperset(h for name, h in hashes.items() if not name.endswith(".json"))
+    official = _published(identity["family"]).issuperset(
+        sha256 for name, sha256 in hashes.items() if not name.endswith(".json")
+    )
     return identity | {
         "weights": hashes,
         "provenance": "official" if official else "given" if given else "seen",
@@ -160,6 +156,15 @@ def load_segmenters(
         Segmenter(one, each, precision, identity, mask_choice)
         for one, each in zip(copies, devices, strict=True)
     ]
+
+
+def _published(family: str) -> set[str]:
+    """Return the SHA-256 of the weights of a family that are known from their authors."""
+    if family == "segment-anything":
+        return {each.sha256 for each in checkpoints.CHECKPOINTS.values()}
+    presets = [each for each in PRESETS.values() if each.family == family]
+    originals = {each.original.sha256 for each in presets if each.original}
+    return originals.union(*(each.sha256.values() for each in presets))
 
 
 def _check(model: str | None, checkpoint: Path | None, model_folder: Path | None) -> None:

@@ -51,6 +51,11 @@ def test_the_identity_of_custom_weights_is_their_hash(tmp_path):
     assert (identity["provenance"], identity["licence"]) == ("given", None)
 
 
+def test_official_weights_of_another_family_are_not_official():
+    identity = identify("medsam", COMPACT)
+    assert (identity["provenance"], identity["licence"]) == ("given", None)
+
+
 def test_the_identity_of_another_preprocessing():
     identity = identify("compact", preprocessing="native", mask_choice="best_score")
     assert identity["preprocessing"] == f"native slice; {PREPROCESSING}"
