@@ -28,5 +28,5 @@ for volume, index, protocols, layers in FIGURES[name]:
     chosen = ["-i", slice_of[0], "-m", slice_of[1], "--slice", index, "--prompts", protocols]
     run([*process, *chosen, "--draw", layers, *options])
 print("Open these pictures:")
-for picture in sorted(folder.glob("debug/*/*/*.png")):
+for picture in sorted((folder / "debug").rglob("*.png")):
     print(f"  {picture}")
