@@ -250,6 +250,8 @@ def _settings(record: RunRecord) -> dict[str, str]:
         "weights": record.segmenter.get("weights"),
         "precision of the encoder": options.get("precision"),
         "prompts": record.protocol,
+        "objects": options.get("objects", "together"),
+        "mask": record.segmenter.get("mask_choice"),
         "window": reading.get("window"),
         "device": environment.get("device"),
         "threads": environment.get("threads"),

@@ -151,14 +151,17 @@ def test_runs_are_compared_with_the_first(results):
 
 def test_left_out_folders_and_different_settings_are_named(results):
     (results / "image_phantom_001" / "run.json").unlink()
-    other = replace(RECORD, options=RECORD.options | {"precision": "bfloat16"})
+    changed = {"precision": "bfloat16", "objects": "apart"}
+    segmenter = RECORD.segmenter | {"mask_choice": "token 0"}
+    other = replace(RECORD, options=RECORD.options | changed, segmenter=segmenter)
     write_dice(results / "image_phantom_003", 0.6, record=other)
     (results / "killed & gone").mkdir()
     page = write_report(results).read_text("utf-8")
     assert "image_phantom_001: its run is unfinished" in page
     assert "killed &amp; gone: has no raw_data.csv" in page
     assert "different settings" in page
-    assert {"float32", "bfloat16"} <= set(cells(page))
+    values = {"float32", "bfloat16", "together", "apart", "not recorded", "token 0"}
+    assert values <= set(cells(page))
 
 
 def test_volumes_made_by_other_code_are_named(results):
