@@ -1,4 +1,4 @@
-"""The models of compared runs, and whether the runs had the same images and reference masks."""
+"""The models of compared runs, and whether the runs had the same slices and reference masks."""
 
 from itertools import combinations
 
@@ -28,7 +28,7 @@ def models_table(runs: dict[str, JoinedResults]) -> pd.DataFrame:
 
 
 def different_inputs(runs: dict[str, JoinedResults]) -> list[str]:
-    """Return a line for each pair of runs that had other images, masks or labels of a volume."""
+    """Return a line for each pair of runs that had other images, windows, masks or labels."""
     lines = []
     for first, second in combinations(runs, 2):
         inputs = [
@@ -38,9 +38,9 @@ def different_inputs(runs: dict[str, JoinedResults]) -> list[str]:
         both = sorted(inputs[0].keys() & inputs[1].keys())
         if other := [image for image in both if inputs[0][image] != inputs[1][image]]:
             lines.append(
-                f"{first} and {second} had other images, masks or labels in {len(other)} of"
-                f" {len(both)} volumes, such as {other[0]}; their difference is not that of the"
-                " models or prompts alone"
+                f"{first} and {second} had other images, windows, masks or labels in"
+                f" {len(other)} of {len(both)} volumes, such as {other[0]}; their difference is"
+                " not that of the models or prompts alone"
             )
     return lines
 
@@ -65,4 +65,4 @@ def _facts(record: RunRecord) -> dict:
 def _inputs(record: RunRecord) -> tuple:
     """Return what decides the slices and reference masks."""
     masks = [identity.get("sha256") for identity in record.masks]
-    return record.image.get("sha256"), masks, record.reading.get("objects")
+    return record.image.get("sha256"), record.window_hu, masks, record.reading.get("objects")

@@ -57,6 +57,7 @@ def test_the_authors_results_have_no_model(tmp_path):
     "other",
     [
         {"image": {"file": "image.npy", "sha256": "0"}},
+        {"window_hu": [-910.0, 590.0]},
         {"masks": [{"file": "masks.npy", "sha256": "0"}]},
         {"reading": {"window": "auto", "align": "auto", "objects": {"left": [1]}}},
     ],
@@ -65,7 +66,7 @@ def test_other_inputs_are_said(write, capsys, other):
     same, others = write("same"), write("others", replace(RECORD, **other))
     runs = read_runs([write("paper"), same, others])
     lines = different_inputs(runs)
-    assert [line.split(" had other images, masks or labels")[0] for line in lines] == [
+    assert [line.split(" had other images, windows, masks or labels")[0] for line in lines] == [
         "paper and others",
         "same and others",
     ]
