@@ -118,7 +118,7 @@ def draw_along_slices(slices: pd.DataFrame) -> Figure:
 
 @rc_context(STYLE)
 def draw_predicted_iou(slices: pd.DataFrame) -> Figure | None:
-    """Draw Dice of the slices with lung against SAM's predicted IoU; `None` where there is none.
+    """Draw Dice of the slices with lung against the predicted IoU; `None` where there is none.
 
     slices: columns `subset`, `dice` and perhaps `score`, the predicted IoU.
     """
@@ -128,7 +128,7 @@ def draw_predicted_iou(slices: pd.DataFrame) -> Figure | None:
     figure, axes = _scatter(known, "score", "dice")
     iou = np.linspace(known["score"].min(), known["score"].max(), 100)
     axes.plot(iou, 2 * iou / (1 + iou), "k--", label="Dice if the predicted IoU were exact")
-    axes.set_xlabel("predicted IoU (SAM's own estimate of the Jaccard index)")
+    axes.set_xlabel("predicted IoU (the model's own estimate of the Jaccard index)")
     axes.set_ylabel(METRIC_NAMES["dice"])
     # Ranks need different values; otherwise SciPy warns.
     if known[["score", "dice"]].nunique().min() > 1:

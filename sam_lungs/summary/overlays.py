@@ -109,8 +109,8 @@ def draw_extremes(volume: ProcessedVolume) -> Figure:
         draw_prediction(axes, image_rgb, labels, prompts, predicted, image.geometry, marker_size=9)
         axes.set_title(f"{name}: slice {index}, Dice {row['dice']:.3f}", fontsize=9)
     figure.supxlabel(
-        "blue: SAM's mask; green: reference contours; stars: positive (green) and negative (red)"
-        " points",
+        "blue: predicted mask; green: reference contours; stars: positive (green) and negative"
+        " (red) points",
         fontsize=8,
     )
     return figure
@@ -119,7 +119,7 @@ def draw_extremes(volume: ProcessedVolume) -> Figure:
 def save_animation(volume: ProcessedVolume, path: Path) -> None:
     """Write an animated GIF of a volume's slices, at most GIF_FRAMES of them, evenly spaced.
 
-    SAM's mask is translucent blue, the reference contours are green.
+    The predicted mask is translucent blue, the reference contours are green.
 
     Raises `InputError` when the GIF cannot be written.
     """

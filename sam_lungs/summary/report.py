@@ -71,6 +71,7 @@ def write_report(
         "models": models_table(runs),
         "different_inputs": different_inputs(runs),
         "title": title,
+        "names": sorted({str(each.segmenter.get("model")) for each in study.records.values()}),
         "headline": _headline(study.intervals),
         "patients": _patients(study),
         "volumes": study.volumes,
@@ -140,7 +141,7 @@ def _draw_study(slices: pd.DataFrame, folder: Path) -> list[Picture]:
     drawn = {
         "boxes": ("Jaccard index and Dice score of slices with lung.", figures.draw_box_plots),
         "along": ("Dice score along the slices of each volume.", figures.draw_along_slices),
-        "predicted_iou": ("Dice score and SAM's predicted IoU.", figures.draw_predicted_iou),
+        "predicted_iou": ("Dice score and the model's predicted IoU.", figures.draw_predicted_iou),
     }
     return [
         _save(figure, folder, name, caption)
