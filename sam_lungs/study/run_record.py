@@ -158,7 +158,7 @@ class RunRecord:
     def slices_made_by(self) -> dict[str, object]:
         """The slices of an unfinished run are kept only if these values are equal."""
         environment = self.environment
-        packages = environment.get("packages", {})
+        packages = self.segmenter.get("packages", {}) | environment.get("packages", {})
         names = ("device", "threads", "python", "code_sha256")
         return {name: environment.get(name) for name in names} | packages
 
