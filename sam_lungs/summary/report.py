@@ -258,7 +258,7 @@ def _settings(record: RunRecord) -> dict[str, str]:
         "threads": environment.get("threads"),
         "commit of the code": environment.get("commit"),
         "Python": environment.get("python"),
-        "packages": environment.get("packages"),
+        "packages": environment.get("packages", {}) | record.segmenter.get("packages", {}),
     }
     for name, value in settings.items():
         if isinstance(value, dict):

@@ -152,7 +152,7 @@ def test_runs_are_compared_with_the_first(results):
 def test_left_out_folders_and_different_settings_are_named(results):
     (results / "image_phantom_001" / "run.json").unlink()
     changed = {"precision": "bfloat16", "objects": "apart"}
-    segmenter = RECORD.segmenter | {"mask_choice": "token 0"}
+    segmenter = RECORD.segmenter | {"mask_choice": "token 0", "packages": {"timm": "1.0"}}
     other = replace(RECORD, options=RECORD.options | changed, segmenter=segmenter)
     write_dice(results / "image_phantom_003", 0.6, record=other)
     (results / "killed & gone").mkdir()
@@ -161,6 +161,7 @@ def test_left_out_folders_and_different_settings_are_named(results):
     assert "killed &amp; gone: has no raw_data.csv" in page
     assert "different settings" in page
     values = {"float32", "bfloat16", "together", "apart", "not recorded", "token 0"}
+    assert "torch 2.6, timm 1.0" in page
     assert values <= set(cells(page))
 
 
