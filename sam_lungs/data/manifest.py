@@ -60,6 +60,11 @@ def read_dataset(path: Path, cases: Collection[str] | None = None) -> Dataset:
         root = Path(os.path.normpath(path.parent / keys.get("root", "")))
         if "table" in keys:
             rows, problems = read_table(path.parent / keys["table"], root)
+            if "labels" in keys and (several := [row.case for row in rows if len(row.masks) > 1]):
+                raise InputError(
+                    f"labels is for cases of one masks file, but case {several[0]} has several;"
+                    " leave one of them out"
+                )
         else:
             rows, problems = find_rows(root, keys["images"], keys["masks"], structures)
         if cases is not None:

@@ -207,7 +207,7 @@ def test_folders_of_dicom_files(write):
 
 def test_a_table_in_place_of_patterns(write, tmp_path):
     path = write(
-        {"table": "cases.csv", "root": "scans", "patient": "(.)_.*", "labels": [10, 11]},
+        {"table": "cases.csv", "root": "scans", "patient": "(.)_.*"},
         "scans/",
     )
     (tmp_path / "cases.csv").write_text(
@@ -221,13 +221,22 @@ def test_a_table_in_place_of_patterns(write, tmp_path):
     }
     b, a = read_dataset(path).cases
     assert (b.patient, b.subset, a.patient, a.subset) == ("b", "old", "P7", None)
-    assert a.reading.objects == {"10": (10,), "11": (11,)}
 
 
 # Rules
 
 
 IMAGES_AND_MASKS = {"images": "{case}.nii", "masks": "{case}_seg.nii"}
+
+
+def test_labels_are_not_for_a_table_with_a_masks_file_per_object(write, tmp_path):
+    table = tmp_path / "cases.csv"
+    keys = {"table": table.name, "labels": [10, 11]}
+    table.write_text("case,image,masks\none,1.npy,a.npy\n")
+    (case,) = read_dataset(write(keys)).cases
+    assert case.reading.objects == {"10": (10,), "11": (11,)}
+    table.write_text("case,image,masks\none,1.npy,a.npy\ntwo,2.npy,l.npy;r.npy\n")
+    assert "but case two has several" in refused(write(keys))
 
 
 def test_a_file_that_matches_both_patterns_is_a_mask(write):
