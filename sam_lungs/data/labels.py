@@ -125,14 +125,16 @@ def check_labels(path: Path, present: Sequence[int], objects: Objects | None) ->
         return [Finding("missing_label", f"{message}; give --labels of these", is_fault=True)]
     positive = [label for label in present if label > 0]
     if positive != present:
-        message = f"{path}: has negative labels ({shown}); choose labels with --labels"
-        example = f" {_listed(positive)}" if positive else ""
-        return [Finding("negative_labels", message + example, is_fault=True)]
+        remedy = f"choose labels with --labels {_option(positive)}"
+        if not positive:
+            remedy = "write masks with labels of at least 1"
+        message = f"{path}: has negative labels ({shown}); {remedy}"
+        return [Finding("negative_labels", message, is_fault=True)]
     if IGNORE_LABEL in present and len(present) > 1:
         others = [label for label in present if label != IGNORE_LABEL]
         message = (
             f"{path}: has label 255 beside {_listed(others)}; 255 often means to ignore a voxel:"
-            f" give --labels {_listed(others)}, or --allow ignore_label to count it as an object"
+            f" give --labels {_option(others)}, or --allow ignore_label to count it as an object"
         )
         return [Finding("ignore_label", message, is_fault=True)]
     if len(present) > USUAL_LABELS:
@@ -181,7 +183,12 @@ def _has_two_parts(mask: np.ndarray) -> bool:
     return len(areas) > 1 and areas[-2] >= LARGE_PART * areas[-1]
 
 
+def _option(labels: Sequence[int]) -> str:
+    """Return labels as `--labels` takes them."""
+    return ",".join(map(str, labels))
+
+
 def _listed(labels: Sequence[int]) -> str:
-    """Return labels as `--labels` takes them, at most ten."""
-    text = ",".join(map(str, labels[:10]))
+    """Return labels for a message, at most ten."""
+    text = _option(labels[:10])
     return text if len(labels) <= 10 else f"{text},..."

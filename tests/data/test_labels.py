@@ -113,7 +113,13 @@ def test_one_or_two_labels_are_usual(present):
 
 
 @pytest.mark.parametrize(
-    ("present", "remedy"), [([-1, 1, 2], "1,2"), ([-1024, 1], "1"), ([-1024, 255], "255")]
+    ("present", "remedy"),
+    [
+        ([-1, 1, 2], "1,2"),
+        ([-1024, 1], "1"),
+        ([-1024, 255], "255"),
+        ([-1, *range(1, 13)], "1,2,3,4,5,6,7,8,9,10,11,12"),
+    ],
 )
 def test_negative_labels_are_refused_unless_labels_are_chosen(present, remedy):
     ((name, is_fault, message),) = names_and_messages(present)
@@ -121,6 +127,12 @@ def test_negative_labels_are_refused_unless_labels_are_chosen(present, remedy):
     assert message.endswith(f"choose labels with --labels {remedy}")
     chosen = {label: (int(label),) for label in remedy.split(",")}
     assert check_labels(PATH, present, chosen) == []
+
+
+def test_without_another_label_negative_ones_have_no_label_to_choose():
+    ((name, _, message),) = names_and_messages([-1])
+    assert name == "negative_labels"
+    assert "--labels" not in message
 
 
 def test_label_255_beside_others_is_refused_unless_labels_are_chosen():
