@@ -36,8 +36,8 @@ def read_volume(
 
     path: a file, or a folder of DICOM files. series: see `read_dicom`. orientation: see
         `read_nifti`.
-    spacing_mm: between rows, columns and slices (1 mm without the last), for a file that does not
-        have its own.
+    spacing_mm: between rows, columns and slices, for a file that does not have its own. The last
+        may be left out for a single slice, or where the file has its own.
 
     Raises `InputError` for another suffix, as the readers do, for an option that the file cannot
     take, and when its own spacing differs from `spacing_mm`.
@@ -61,6 +61,11 @@ def read_volume(
     if spacing_mm is None:
         return volume
     if volume.geometry is None:
+        if len(spacing_mm) == 2 and volume.array.shape[2] > 1:
+            raise InputError(
+                f"{path}: has {volume.array.shape[2]} slices; give their distance, too:"
+                " --spacing_mm ROWS,COLUMNS,SLICES"
+            )
         return replace(volume, geometry=spacing_geometry(spacing_mm, volume.array.shape))
     own_mm = volume.geometry.spacing_mm[: len(spacing_mm)]
     if not np.allclose(own_mm, spacing_mm, rtol=1e-3):

@@ -107,6 +107,8 @@ def test_a_spacing_is_for_files_without_one(tmp_path):
     volume = read_volume(tmp_path / "image.npy", spacing_mm=(0.5, 0.75, 2))
     assert volume.geometry.spacing_mm == (0.5, 0.75, 2)
     assert not volume.geometry.is_oriented
+    with pytest.raises(InputError, match=r"image\.npy: .* --spacing_mm ROWS,COLUMNS,SLICES"):
+        read_volume(tmp_path / "image.npy", spacing_mm=(0.5, 0.75))
     write_nifti(volume.array, volume.geometry, tmp_path / "again.nii")
     np.testing.assert_array_equal(read_nifti(tmp_path / "again.nii").array, PATIENT)
 
