@@ -140,6 +140,13 @@ def check_orientation(image: Volume) -> Finding | None:
     geometry = image.geometry
     if geometry is not None and geometry.is_oriented:
         axis = int(np.abs(geometry.array_affine[:3, 2]).argmax())
+        if np.array_equal(geometry.affine, np.eye(4)) and rows == slices != columns > 1:
+            # In the file, the first two axes are swapped.
+            message = (
+                f"{image.path}: has an identity affine, and shape {geometry.file_shape}; if these"
+                " are (slices, rows, columns), convert the original volume again"
+            )
+            return Finding("slices_first", message)
         if axis == 2 or slices == 1:
             return None
         message = (

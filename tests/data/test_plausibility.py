@@ -200,6 +200,15 @@ def test_an_array_with_slices_first_is_a_warning(affine):
         assert check(*shape) is None
 
 
+def test_slices_first_with_an_identity_affine_are_a_warning():
+    # What `Nifti1Image(GetArrayFromImage(image), np.eye(4))` makes of an ITK image.
+    finding = check_orientation(volume((64, 60, 64), np.eye(4)))
+    assert (finding.name, finding.is_fault) == ("slices_first", False)
+    assert "shape (60, 64, 64)" in finding.message
+    assert check_orientation(volume((64, 64, 60), np.eye(4))) is None
+    assert check_orientation(volume((64, 60, 64), AXIAL)) is None
+
+
 def test_a_header_without_orientation_is_a_warning():
     finding = check_orientation(volume((8, 9, 7), AXIAL, is_oriented=False, header={"qform": 0}))
     assert (finding.name, finding.is_fault) == ("orientation_unknown", False)
