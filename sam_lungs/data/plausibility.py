@@ -119,8 +119,12 @@ def _look_of_masks(sample: np.ndarray, values: np.ndarray) -> str | None:
 
 
 def check_image(path: Path, values: np.ndarray) -> Finding | None:
-    """Return a fault when an image looks like masks: few integers from 0, and no noise."""
-    if values.min() != 0:
+    """Return a fault when an image is constant, or looks like masks: few integers from 0."""
+    low, high = values.min(), values.max()
+    if low == high:
+        message = f"{path}: every voxel is {low:g}, so there is nothing to see; make it again"
+        return Finding("not_image", message, is_fault=True)
+    if low != 0:
         return None
     found = np.zeros(1)
     for plane in planes(values):

@@ -135,10 +135,17 @@ def test_masks_are_no_image(name):
 
 @pytest.mark.parametrize(
     "values",
-    [*IMAGES.values(), IMAGE, np.zeros((4, 5, 2)), np.linspace(0, 1, 60).reshape(3, 4, 5)],
+    [*IMAGES.values(), IMAGE, np.linspace(0, 1, 60).reshape(3, 4, 5)],
 )
 def test_images_are_images(values):
     assert check_image(PATH, values) is None
+
+
+@pytest.mark.parametrize("value", [0, -1000])
+def test_a_constant_volume_is_no_image(value):
+    fault = check_image(PATH, np.full((4, 5, 2), value))
+    assert (fault.name, fault.is_fault) == ("not_image", True)
+    assert f"every voxel is {value}," in fault.message
 
 
 def test_a_window_that_saturates_is_a_fault_that_can_be_allowed():
