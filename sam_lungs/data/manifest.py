@@ -11,6 +11,7 @@ from pathlib import Path
 
 import yaml
 
+from sam_lungs.data.alignment import ALIGNMENTS
 from sam_lungs.data.case import CaseFiles, Reading
 from sam_lungs.data.manifest_rows import find_rows, nearest, read_table, read_text
 from sam_lungs.data.windowing import parse_window
@@ -30,7 +31,6 @@ KEYS = {
     "patient": (str, r"'(patient_\d+)_.*'"),
     "subset": (str, "'([a-z]+)_.*'"),
 }
-ALIGNMENTS = ("auto", "affine", "voxels")
 
 
 @dataclass(frozen=True)
