@@ -154,9 +154,9 @@ def check_orientation(image: Volume) -> Finding | None:
         if axis == 2 or slices == 1:
             return None
         message = (
-            f"{image.path}: its slices are {('sagittal', 'coronal')[axis]}, not axial; convert"
-            " image and masks with nifti_to_numpy.py --orientation radiological, or give --allow"
-            " orientation"
+            f"{image.path}: its slices are {('sagittal', 'coronal')[axis]}, not axial; convert the"
+            " original image and masks with nifti_to_numpy.py --orientation radiological, or give"
+            " --allow orientation"
         )
         return Finding("orientation", message, is_fault=True)
     if rows != columns == slices > 1:
