@@ -89,7 +89,10 @@ def wrong_window(
     reason = _reason(window, values, under_masks)
     if reason is None:
         return None
-    return f"{reason}; {suggest_window(values, under_masks) or 'give another --window LEVEL,WIDTH'}"
+    remedy = "give another --window LEVEL,WIDTH"
+    if window is not None:
+        remedy = f"if the masks hold other organs, choose the lungs with --labels, else {remedy}"
+    return f"{reason}; {suggest_window(values, under_masks) or remedy}"
 
 
 def suggest_window(values: np.ndarray, under_masks: np.ndarray | None) -> str | None:

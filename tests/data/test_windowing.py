@@ -189,6 +189,7 @@ def test_another_organ_than_a_lung_is_not_taken_for_a_lung_with_an_offset():
     under_masks = IMAGE_HU[IMAGE_HU > 0] + 70
     for window in (LUNG_WINDOW, Window(-700, 200)):
         message = wrong_window(window, IMAGE_HU, under_masks)
+        assert "choose the lungs with --labels" in message
         assert message.endswith("give another --window LEVEL,WIDTH")
     assert wrong_window(Window(40, 400), IMAGE_HU, under_masks) is None
 
