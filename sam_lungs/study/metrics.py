@@ -5,9 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Every table of slices has METRICS; `--metrics` adds SURFACE_METRICS.
+# Every table of slices has METRICS; `--metrics` adds the others.
 METRICS = ("jaccard", "dice")
 SURFACE_METRICS = ("nsd", "hd95_mm")
+CLICK_METRICS = tuple(
+    f"{metric}_{mask}" for mask in ("mask_1", "mask_2", "mask_3", "oracle") for metric in METRICS
+)
+ALL_METRICS = (*METRICS, *SURFACE_METRICS, *CLICK_METRICS)
 
 
 class Overlap(NamedTuple):
@@ -81,3 +85,22 @@ def surface_agreement(
         nsd = compute_surface_dice(*masks, [tolerance_mm], use_subvoxels=True, **options)
         hd95_mm = compute_hausdorff_distance(*masks, percentile=95, **options)
     return SurfaceAgreement(nsd.item(), hd95_mm.item())
+
+
+def click_agreement(masks: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Compare the three masks that a model predicts for one click on each object of a slice.
+
+    masks: (objects, 3, rows, columns) bool, in the order of the labels. labels: (rows, columns)
+        integer reference labels, 0 for background.
+
+    Returns `CLICK_METRICS`. `mask_1` is the union of the objects' first masks, and so on. `oracle`
+    is the union of the mask of each object with the best Dice score, the first of equal ones.
+    """
+    objects = np.unique(labels[labels != 0])
+    best = [
+        max(three, key=lambda mask, label=label: dice(mask, labels == label))
+        for three, label in zip(masks, objects, strict=True)
+    ]
+    overlaps = [overlap(mask, labels != 0) for mask in (*masks.any(0), np.any(best, 0))]
+    values = [getattr(each, metric) for each in overlaps for metric in METRICS]
+    return dict(zip(CLICK_METRICS, values, strict=True))

@@ -32,7 +32,10 @@ METRIC_NAMES = {
     "nsd": "nsd",
     "hd95": "hd95_mm",
     "volume_dice": "volume_dice",
+    "one_click": "one_click",
 }
+# With one positive point per label, and nothing else.
+ONE_CLICK_PROTOCOLS = ("points", "centroid_points")
 # What `--debug` draws over a slice.
 LAYERS = ("mask", "contours", "points", "box")
 PAPER = PromptProtocol()
@@ -389,6 +392,14 @@ class Options:
                     raise InputError(f"--{name} has no effect with --slice; leave one of them out")
             if "volume_dice" in self.metrics:
                 raise InputError("--metrics volume_dice has no value with --slice; leave one out")
+        clicks = [PROTOCOLS[name] for name in ONE_CLICK_PROTOCOLS]
+        if self.one_click and not (
+            self.objects == "apart" and all(each in clicks for each in self.protocols.values())
+        ):
+            raise InputError(
+                "--metrics one_click needs one point per prompt; add --objects apart and --prompts"
+                f" {' or '.join(ONE_CLICK_PROTOCOLS)}"
+            )
 
     def _check_input(self) -> None:
         images, masks = len(self.image_file_path), len(self.masks_file_path)
@@ -443,6 +454,11 @@ class Options:
     def needs_spacing(self) -> bool:
         """Whether a metric is measured in mm."""
         return any(metric in SURFACE_METRICS for metric in self.metrics)
+
+    @property
+    def one_click(self) -> bool:
+        """Whether all masks that a model predicts for one point are measured."""
+        return "one_click" in self.metrics
 
     @cached_property
     def case_files(self) -> list[CaseFiles]:

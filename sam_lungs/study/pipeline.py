@@ -45,12 +45,15 @@ class SegmentedSlice:
     overlaps: of the predicted masks with the reference mask, all labels together.
     predicted_ious: the model's own estimates of the Jaccard index; the mean of united masks.
     masks: (protocols, rows, columns) bool; None unless the pipeline keeps them.
+    click_masks: for each protocol (prompts, 3, rows, columns) bool, the three masks of each prompt
+        before they are united; None unless the pipeline was asked for them.
     """
 
     prompted: PromptedSlice
     overlaps: list[Overlap]
     predicted_ious: list[float]
     masks: np.ndarray | None
+    click_masks: list[np.ndarray] | None
 
 
 class Pipeline:
@@ -65,11 +68,16 @@ class Pipeline:
         segmenters: Sequence[Segmenter],
         batch_size: int | None = None,
         keep_masks: bool = False,
+        one_click: bool = False,
     ) -> None:
-        """segmenters: one per device. batch_size: in slices; None for `Segmenter.batch_size`."""
+        """segmenters: one per device. batch_size: in slices; None for `Segmenter.batch_size`.
+
+        one_click: also predict three masks for each prompt.
+        """
         self._segmenters = segmenters
         self._batch_size = batch_size or min(segmenter.batch_size() for segmenter in segmenters)
         self._keep_masks = keep_masks
+        self._one_click = one_click
 
     def run(
         self,
@@ -145,8 +153,8 @@ class Pipeline:
         prompted = [each for each, _, _ in slices]
         size_rc = prompted[0].masks.shape
         embeddings = _embed(segmenter, slices, store)
-        masks, predicted_ious = _decode(
-            segmenter, embeddings, size_rc, [each.prompts for each in prompted]
+        masks, predicted_ious, click_masks = _decode(
+            segmenter, embeddings, size_rc, [each.prompts for each in prompted], self._one_click
         )
         reference = torch.from_numpy(np.stack([each.masks != 0 for each in prompted]))
         reference = reference.to(segmenter.device)[:, None].expand_as(masks)
@@ -154,9 +162,9 @@ class Pipeline:
         areas = torch.stack(areas, dim=-1).tolist()  # (slices, prompts, 3)
         kept = masks.cpu().numpy() if self._keep_masks else [None] * len(slices)
         return [
-            SegmentedSlice(each, [Overlap(*area) for area in of_slice], ious, mask)
-            for each, of_slice, ious, mask in zip(
-                prompted, areas, predicted_ious, kept, strict=True
+            SegmentedSlice(each, [Overlap(*area) for area in of_slice], ious, mask, three)
+            for each, of_slice, ious, mask, three in zip(
+                prompted, areas, predicted_ious, kept, click_masks, strict=True
             )
         ]
 
@@ -166,8 +174,11 @@ def _decode(
     embeddings: tuple[torch.Tensor, ...],
     size_rc: tuple[int, int],
     prompts: list[list[list[Prompts]]],
-) -> tuple[torch.Tensor, list[list[float]]]:
+    one_click: bool,
+) -> tuple[torch.Tensor, list[list[float]], list[list[np.ndarray] | None]]:
     """Return united masks, (slices, protocols, rows, columns) bool, and their predicted IoUs.
+
+    The third result is `SegmentedSlice.click_masks` of each slice.
 
     prompts: for each slice and protocol those whose masks are united; their predicted IoU is the
         mean.
@@ -185,7 +196,16 @@ def _decode(
         [fmean(united[:count]) for united, count in zip(*of_slice, strict=True)]
         for of_slice in zip(ious.tolist(), counts, strict=True)
     ]
-    return masks.any(2), predicted_ious
+    click_masks = [None] * len(prompts)
+    if one_click:
+        decoded = segmenter.decode(embeddings, size_rc, repeated, multimask=True)
+        click_masks = [
+            [three[:count] for three, count in zip(*of_slice, strict=True)]
+            for of_slice in zip(
+                decoded.masks.unflatten(1, (-1, most)).cpu().numpy(), counts, strict=True
+            )
+        ]
+    return masks.any(2), predicted_ious, click_masks
 
 
 def map_ahead(

@@ -20,7 +20,7 @@ from sam_lungs.study import layout
 from sam_lungs.study.options import Options
 from sam_lungs.study.pictures import save_prediction
 from sam_lungs.study.pipeline import Pipeline, PromptedSlice, SegmentedSlice
-from sam_lungs.study.recorder import Recorder, measure_surface
+from sam_lungs.study.recorder import Recorder, measure_more
 from sam_lungs.study.results import write_prompts
 from sam_lungs.study.run_record import NUMBERS_VERSION, RunRecord, environment
 from sam_lungs.study.unfinished import RunMismatchError, UnfinishedRun, finished_record
@@ -84,7 +84,7 @@ def process_slice(case: Case, segmenters: Sequence[Segmenter], options: Options)
                 continue
             print(f"Jaccard index: {overlap.jaccard:.4f}")
             print(f"Dice score: {overlap.dice:.4f}")
-            for metric, value in measure_surface(segmented, number, case.image, options).items():
+            for metric, value in measure_more(segmented, number, case.image, options).items():
                 print(f"{metric}: {value:.4f}")
 
 
@@ -202,7 +202,7 @@ def _segment(
         return PromptedSlice(index, voxels, masks, slice_to_rgb(voxels, case.window), prompts)
 
     keep_masks = options.debug or options.save_masks or options.needs_spacing
-    pipeline = Pipeline(segmenters, options.batch_size, keep_masks)
+    pipeline = Pipeline(segmenters, options.batch_size, keep_masks, options.one_click)
     return pipeline.run(read, prompted_as, _embedding_store(case, segmenters[0], options))
 
 

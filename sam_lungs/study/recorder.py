@@ -11,7 +11,7 @@ import numpy as np
 from sam_lungs.data.nifti import write_nifti
 from sam_lungs.data.volume import Volume
 from sam_lungs.study import layout
-from sam_lungs.study.metrics import SURFACE_METRICS, surface_agreement
+from sam_lungs.study.metrics import SURFACE_METRICS, click_agreement, surface_agreement
 from sam_lungs.study.options import Options
 from sam_lungs.study.pipeline import SegmentedSlice
 from sam_lungs.study.results import EmptySlice, SliceResult, write_volume_tables
@@ -65,7 +65,7 @@ class Recorder:
                 score=segmented.predicted_ious[number],
                 lung_pixels=overlap.reference,
                 predicted_pixels=overlap.predicted,
-                **measure_surface(segmented, number, self._image, self._options),
+                **measure_more(segmented, number, self._image, self._options),
             )
             line["slice"] = asdict(result)
             mask = segmented.masks[number] if self._options.save_masks else None
@@ -145,20 +145,22 @@ class Recorder:
             self._masks[:, :, index] = mask
 
 
-def measure_surface(
+def measure_more(
     segmented: SegmentedSlice, number: int, image: Volume, options: Options
 ) -> dict[str, float]:
-    """Return the requested surface metrics of the prediction for prompts `number`."""
-    names = [name for name in SURFACE_METRICS if name in options.metrics]
-    if not names:
-        return {}
-    agreement = surface_agreement(
-        segmented.masks[number],
-        segmented.prompted.masks != 0,
-        image.geometry.spacing_mm[:2],
-        options.tolerance_mm,
-    )
-    return {name: getattr(agreement, name) for name in names}
+    """Return the requested surface and click metrics of the prediction for prompts `number`."""
+    measured = {}
+    if names := [name for name in SURFACE_METRICS if name in options.metrics]:
+        agreement = surface_agreement(
+            segmented.masks[number],
+            segmented.prompted.masks != 0,
+            image.geometry.spacing_mm[:2],
+            options.tolerance_mm,
+        )
+        measured |= {name: getattr(agreement, name) for name in names}
+    if options.one_click:
+        measured |= click_agreement(segmented.click_masks[number], segmented.prompted.masks)
+    return measured
 
 
 def _pixel_mm2(image: Volume) -> float:

@@ -9,7 +9,7 @@ import yaml
 
 from sam_lungs.prompts.protocols import Prompts
 from sam_lungs.study.layout import EMPTY_SLICES_NAME, RAW_DATA_NAME, SUMMARY_NAME
-from sam_lungs.study.metrics import METRICS, SURFACE_METRICS
+from sam_lungs.study.metrics import ALL_METRICS, CLICK_METRICS, METRICS, SURFACE_METRICS
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import atomic_write, remove
 
@@ -25,6 +25,7 @@ class SliceResult:
     jaccard, dice, score (the model's predicted IoU): 0..1.
     lung_pixels, predicted_pixels: areas of the reference mask and of the predicted mask.
     nsd, hd95_mm: see `metrics.surface_agreement`; None if not requested.
+    CLICK_METRICS: see `metrics.click_agreement`; None if not requested.
     """
 
     slice: int
@@ -35,6 +36,14 @@ class SliceResult:
     predicted_pixels: int | None = None
     nsd: float | None = None
     hd95_mm: float | None = None
+    jaccard_mask_1: float | None = None
+    dice_mask_1: float | None = None
+    jaccard_mask_2: float | None = None
+    dice_mask_2: float | None = None
+    jaccard_mask_3: float | None = None
+    dice_mask_3: float | None = None
+    jaccard_oracle: float | None = None
+    dice_oracle: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,13 +69,17 @@ def write_volume_tables(
 ) -> None:
     """Write a volume's `raw_data.csv` and `results.csv`, and `empty_slices.csv` if given.
 
-    metrics: selects the columns of `SURFACE_METRICS` and the row `volume_dice`.
+    metrics: selects the columns of `SURFACE_METRICS`, those of `CLICK_METRICS` (`one_click`) and
+        the row `volume_dice`.
     empty_slices: if None, the file of an earlier run is removed.
 
     Raises `InputError` when they cannot be written.
     """
     table = _to_table(slices, SliceResult)
-    table = table.drop(columns=[name for name in SURFACE_METRICS if name not in metrics])
+    left_out = [name for name in SURFACE_METRICS if name not in metrics]
+    if "one_click" not in metrics:
+        left_out += CLICK_METRICS
+    table = table.drop(columns=left_out)
     summary = summarize(table)
     if "volume_dice" in metrics:
         row = {"metric": "volume_dice", "avg": volume_dice(table)}
@@ -107,11 +120,12 @@ def _as_dict(prompts: Prompts) -> dict:
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
     """Return minimum, maximum, mean and sample standard deviation over the slices with objects.
 
-    table: columns `jaccard`, `dice`, optionally `SURFACE_METRICS`; NaN in slices without objects.
+    table: columns `jaccard`, `dice`, optionally those of other metrics; NaN in slices without
+        objects.
     Returns one row per metric, in columns `metric,min,max,avg,std,slices`. `std` of one slice is
     NaN. `slices` is the number of slices with a value; an empty predicted mask has no `hd95_mm`.
     """
-    values = table[[name for name in (*METRICS, *SURFACE_METRICS) if name in table]]
+    values = table[[name for name in ALL_METRICS if name in table]]
     statistics = values.min(), values.max(), values.mean(), values.std(ddof=1), values.count()
     summary = pd.DataFrame(dict(zip(STATISTICS, statistics, strict=True)))
     return summary.rename_axis("metric").reset_index()

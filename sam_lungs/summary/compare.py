@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from sam_lungs.study.metrics import METRICS
+from sam_lungs.study.metrics import ALL_METRICS, CLICK_METRICS, METRICS
 from sam_lungs.summary.join import JoinedResults, join_results
 from sam_lungs.summary.patients import Patients
 from sam_lungs.summary.published import published_slices as shipped_slices
@@ -170,7 +170,7 @@ def compare_runs(runs: dict[str, JoinedResults]) -> pd.DataFrame:
         pairs["case"] = patient_of(pairs.merge(_patients(runs[first], runs[second]), how="left"))
         with_lung = sum(len(slices.dropna(subset=METRICS)) for slices in both)
         counts = {"slices": len(pairs), "slices_left_out": with_lung - 2 * len(pairs)}
-        for metric in METRICS:
+        for metric in (*METRICS, *(name for name in CLICK_METRICS if f"{name}_first" in pairs)):
             names = {"first": first, "second": second, "metric": metric}
             rows.append(names | _compare_cases(pairs, metric, counts))
     table = pd.DataFrame(rows)
@@ -223,8 +223,8 @@ def _patients(first: JoinedResults, second: JoinedResults) -> pd.DataFrame:
 
 
 def _slices(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns image, slice and METRICS of a table of slices."""
-    table = table[["image", "slice", *METRICS]]
+    """Return the columns image, slice and those of metrics of a table of slices."""
+    table = table[["image", "slice", *(name for name in ALL_METRICS if name in table)]]
     duplicates = table[table.duplicated(["image", "slice"])]
     if len(duplicates):
         image, number = duplicates.iloc[0][["image", "slice"]]

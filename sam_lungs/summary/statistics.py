@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from sam_lungs.study.metrics import METRICS, SURFACE_METRICS
+from sam_lungs.study.metrics import ALL_METRICS
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
@@ -74,7 +74,7 @@ def bootstrap_interval(
 def _metrics_of(volumes: pd.DataFrame) -> list[str]:
     """Return the metrics that at least one volume has."""
     known = volumes.dropna(axis="columns", how="all")
-    return [metric for metric in (*METRICS, *SURFACE_METRICS) if f"{metric}_avg" in known]
+    return [metric for metric in ALL_METRICS if f"{metric}_avg" in known]
 
 
 def _estimate_metric(volumes: pd.DataFrame, metric: str) -> dict:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from sam_lungs.study.metrics import dice, jaccard, surface_agreement
+from sam_lungs.study.metrics import CLICK_METRICS, click_agreement, dice, jaccard, surface_agreement
 
 SHAPES = st.tuples(st.integers(1, 6), st.integers(1, 6))
 MASK_PAIRS = SHAPES.flatmap(lambda shape: st.tuples(arrays(bool, shape), arrays(bool, shape)))
@@ -89,3 +89,23 @@ def test_surfaces_are_symmetric_and_scale_with_the_spacing(masks, row_mm, column
     assert double.hd95_mm == pytest.approx(2 * one.hd95_mm)
     if (predicted == reference).all():
         assert one == (1, 0)
+
+
+def test_the_oracle_takes_the_best_mask_of_each_object():
+    labels = np.array([[3, 3, 3, 0, 7, 7]])
+    masks = np.array(
+        [
+            [[[1, 1, 0, 0, 0, 0]], [[1, 1, 1, 1, 0, 0]], [[1, 1, 1, 1, 0, 0]]],  # of label 3
+            [[[0, 0, 0, 0, 1, 1]], [[0, 0, 0, 0, 1, 0]], [[0, 0, 0, 0, 0, 0]]],  # of label 7
+        ],
+        dtype=bool,
+    )
+    measured = click_agreement(masks, labels)
+    assert tuple(measured) == CLICK_METRICS
+    assert measured == {
+        **{"jaccard_mask_1": 4 / 5, "dice_mask_1": 8 / 9},
+        **{"jaccard_mask_2": 4 / 6, "dice_mask_2": 8 / 10},
+        **{"jaccard_mask_3": 3 / 6, "dice_mask_3": 6 / 9},
+        # Masks 2 and 1.
+        **{"jaccard_oracle": 5 / 6, "dice_oracle": 10 / 11},
+    }

@@ -69,6 +69,13 @@ def test_prompt_options_make_a_protocol():
         ({"slice": 1, "save_masks": True}, "--save_masks has no effect with --slice"),
         ({"slice": 1, "overwrite": True}, "--overwrite has no effect with --slice"),
         ({"slice": 1, "metrics": ("volume_dice",)}, "volume_dice has no value with --slice"),
+        ({"metrics": ("one_click",)}, "one_click needs one point per prompt; add --objects apart"),
+        ({"metrics": ("one_click",), "objects": "apart"}, "--prompts points or centroid_points"),
+        ({"metrics": ("one_click",), "prompts": ("points",)}, "add --objects apart"),
+        (
+            {"metrics": ("one_click",), "objects": "apart", "prompts": ("points", "paper")},
+            "one_click needs one point per prompt",
+        ),
         ({"dataset": Path("a.yml")}, "leave out -i and -m"),
         ({"cases": ("a",)}, "--cases has no effect; add --dataset"),
         ({"masks_file_path": []}, "give images with -i and their masks with -m, or --dataset"),
@@ -84,6 +91,13 @@ def test_prompt_options_make_a_protocol():
 def test_options_without_effect_in_their_combination_are_refused(given, message):
     with pytest.raises(InputError, match=message):
         Options(**{"image_file_path": PAIR[0], "masks_file_path": PAIR[1], **given})
+
+
+def test_one_click_takes_one_point_per_label():
+    asked = {"metrics": parse_metrics("one_click"), "objects": "apart"}
+    assert asked["metrics"] == ("jaccard", "dice", "one_click")
+    assert Options(*PAIR, **asked, prompts=("points", "centroid_points")).one_click
+    assert Options(*PAIR, **asked, negative="none", box=False, model="vit_b,vit_l").one_click
 
 
 def test_each_model_has_its_options_and_folders():

@@ -99,6 +99,32 @@ def test_masks_of_objects_are_united(batch_size):
             assert each.predicted_ious[number] == fmean(one.predicted_iou for one in alone)
 
 
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_the_three_masks_of_a_click_are_those_that_the_segmenter_decodes(batch_size):
+    """Slice 5 has one object, the others have two."""
+
+    def read_apart(index: int) -> PromptedSlice:
+        prompts = make_united_prompts(MASKS[:, :, index], PROTOCOLS["points"], "apart")
+        return replace(read(index), prompts=[prompts])
+
+    (segmenter,) = segmenters()
+    asked, plain = (
+        list(Pipeline([segmenter], batch_size, True, one_click).run(read_apart, range(4, 8)))
+        for one_click in (True, False)
+    )
+    for each, without in zip(asked, plain, strict=True):
+        embedding = segmenter.encode([segmenter.prepare(each.prompted.image_rgb)])
+        (click_masks,), (prompts,) = each.click_masks, each.prompted.prompts
+        assert len(click_masks) == (1 if each.prompted.index == 5 else 2)
+        for three, prompt in zip(click_masks, prompts, strict=True):
+            alone = segmenter.decode(embedding, (48, 40), [[prompt]], multimask=True)
+            np.testing.assert_array_equal(three, alone.masks[0, 0].numpy())
+        # The predicted mask does not depend on them.
+        assert without.click_masks is None
+        assert each.overlaps == without.overlaps
+        np.testing.assert_array_equal(each.masks, without.masks)
+
+
 def test_several_protocols_give_the_same_results_as_each_alone():
     together = Pipeline(segmenters(), 4, keep_masks=True).run(
         lambda index: read(index, PROTOCOLS.values()), range(1, SLICES)

@@ -20,14 +20,14 @@ from sam_lungs.data.case import CaseFiles
 from sam_lungs.data.nifti import read_nifti
 from sam_lungs.data.windowing import LUNG_WINDOW, slice_to_rgb
 from sam_lungs.prompts.protocols import PROTOCOLS, PromptProtocol
-from sam_lungs.prompts.rules import make_prompts
+from sam_lungs.prompts.rules import make_prompts, make_united_prompts
 from sam_lungs.segmenters import checkpoints, registry
 from sam_lungs.segmenters import devices as devices_module
 from sam_lungs.segmenters.base import segment
 from sam_lungs.segmenters.sam import SamSegmenter
 from sam_lungs.study import process
 from sam_lungs.study import run as study_run
-from sam_lungs.study.metrics import dice, jaccard, surface_agreement
+from sam_lungs.study.metrics import CLICK_METRICS, dice, jaccard, surface_agreement
 from sam_lungs.study.options import Options
 from sam_lungs.study.results import read_raw_data
 from sam_lungs.study.run import run_study
@@ -342,6 +342,37 @@ def test_metrics_agree_with_the_saved_masks(pair, weights, tmp_path):
         assert table.loc[index, ["nsd", "hd95_mm"]].tolist() == pytest.approx(expected)
     results = pd.read_csv(folder / "results.csv", index_col="metric")
     assert results.loc["volume_dice", "avg"] == pytest.approx(dice(masks > 0, MASKS > 0))
+
+
+def test_one_click_adds_the_three_masks_and_the_oracle(pair, weights, tmp_path, capsys):
+    clicks = {"objects": "apart", "prompts": ("points",)}
+    study(pair, weights, output_folder=tmp_path / "plain", **clicks)
+    clicks["metrics"] = ("jaccard", "dice", "one_click")
+    study(pair, weights, empty_slices="nearest", **clicks)
+    plain, table = (
+        read_raw_data(tmp_path / name / "points" / "image_a" / "raw_data.csv")
+        for name in ("plain", "results")
+    )
+    assert tuple(table.columns) == (*plain.columns, *CLICK_METRICS)
+    pd.testing.assert_frame_equal(table[plain.columns], plain, check_exact=True)
+    assert table.loc[0, list(CLICK_METRICS)].isna().all()
+    segmenter = SamSegmenter(tiny_sam(), torch.device("cpu"))
+    for index in (1, 2):
+        reference = MASKS[:, :, index]
+        embedding = segmenter.encode(
+            [segmenter.prepare(slice_to_rgb(IMAGE[:, :, index], LUNG_WINDOW))]
+        )
+        prompts = make_united_prompts(reference, PROTOCOLS["points"], "apart")
+        decoded = segmenter.decode(embedding, reference.shape, [prompts], multimask=True)
+        for number, mask in enumerate(decoded.masks[0].any(0).numpy(), 1):
+            assert table.loc[index, f"dice_mask_{number}"] == dice(mask, reference > 0)
+            assert table.loc[index, f"jaccard_mask_{number}"] == jaccard(mask, reference > 0)
+    results = pd.read_csv(tmp_path / "results" / "points" / "image_a" / "results.csv")
+    assert results["metric"].tolist() == ["jaccard", "dice", *CLICK_METRICS]
+    assert results["avg"].tolist()[-1] == pytest.approx(table["dice_oracle"].mean())
+    capsys.readouterr()
+    study(pair, weights, slice=2, **clicks)
+    assert f"dice_oracle: {table.loc[2, 'dice_oracle']:.4f}\n" in capsys.readouterr().out
 
 
 def test_slices_without_lung_get_the_prompts_of_the_nearest_slice(weights, tmp_path):

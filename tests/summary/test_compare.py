@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sam_lungs.study.metrics import METRICS
+from sam_lungs.study.metrics import CLICK_METRICS, METRICS
 from sam_lungs.summary.compare import (
     compare_runs,
     compare_with_published,
@@ -221,6 +221,24 @@ def test_all_pairs_of_runs_are_compared_in_order():
     assert pairs == ["za", "za", "zb", "zb", "ab", "ab"]
     assert table["metric"].tolist() == [*METRICS] * 3
     assert table["difference"].tolist() == pytest.approx([0.05, 0.1, 0.15, 0.3, 0.1, 0.2])
+
+
+def test_the_masks_of_a_click_are_compared_when_both_runs_have_them():
+    plain = slices(a=[0.5], b=[0.5])
+    measured = {name: [0.25, 0.75] for name in CLICK_METRICS}
+    runs = {
+        "plain": joined(plain),
+        "one": joined(plain.assign(**measured)),
+        "other": joined(plain.assign(**measured | {"dice_oracle": [0.5, 0.75]})),
+    }
+    table = compare_runs(runs).set_index(["first", "second", "metric"])
+    assert table.index.get_level_values("metric").tolist() == [
+        *(*METRICS, *METRICS),
+        *(*METRICS, *CLICK_METRICS),
+    ]
+    row = table.loc["one", "other", "dice_oracle"]
+    assert row[["first_avg", "second_avg", "difference"]].tolist() == [0.5, 0.625, 0.125]
+    assert table.loc[("one", "other", "dice_mask_1"), "difference"] == 0
 
 
 def test_one_case_has_no_interval_and_no_p():
