@@ -22,6 +22,8 @@ EMBEDDINGS_PRECISIONS = ("float32", "float16")  # of embeddings on disk
 PROMPT_KINDS = ("points", "negative", "box")
 # Which mask of a prompt is used: `model` is the choice of the model's authors, see `families`.
 MASK_CHOICES = ("model", "token0", "best_score")
+# How CT is windowed: the same for all families, or as a family's authors do, see `families`.
+PREPROCESSINGS = ("common", "native")
 
 
 @dataclass(frozen=True, eq=False)

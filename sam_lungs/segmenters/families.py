@@ -50,6 +50,7 @@ class Family:
     norm_eps: module -> epsilon of its layer norms in the authors' code, where transformers or its
         published configurations have another.
     licence: of the published weights.
+    native_window: level and width, in Hounsfield units, of the authors' window for lungs in CT.
     note: what a reader of the results must know.
     """
 
@@ -64,6 +65,7 @@ class Family:
     licence: str
     prompt_kinds: frozenset[str] = ALL_PROMPTS
     norm_eps: dict[str, float] = field(default_factory=dict)
+    native_window: tuple[float, float] | None = None
     note: str = ""
 
     @property
@@ -91,7 +93,8 @@ FAMILIES = {
         norm_eps=SAM_DECODER_EPS,
     ),
     # Ma et al., Segment anything in medical images, Nature Communications 2024,
-    # doi 10.1038/s41467-024-44824-z. Code: MedSAM_Inference.py of bowang-lab/MedSAM.
+    # doi 10.1038/s41467-024-44824-z; the window is in its section on preprocessing. Code:
+    # MedSAM_Inference.py of bowang-lab/MedSAM.
     "medsam": Family(
         model_types=(),  # its `config.json` is SAM's
         model_class="SamModel",
@@ -104,6 +107,7 @@ FAMILIES = {
         licence="Apache-2.0",
         prompt_kinds=frozenset({"box"}),
         norm_eps=SAM_DECODER_EPS,
+        native_window=(-160, 1500),
         note="Trained with boxes only. Its predicted IoU was not trained.",
     ),
     # Ke et al., Segment Anything in High Quality, NeurIPS 2023, arXiv:2306.01567. Code:
@@ -173,7 +177,7 @@ def describe(family: str, mask_choice: str = "model", preprocessing: str = "comm
     """Return the part of `Segmenter.identity` that does not depend on the weights.
 
     family: of `FAMILIES`. mask_choice: one of `base.MASK_CHOICES`. preprocessing: how the caller
-        makes the 8-bit slice: `common`, the same for all families, or the name of another way.
+        makes the 8-bit slice, one of `base.PREPROCESSINGS`.
     """
     rules = FAMILIES[family]
     choice = rules.model_choice if mask_choice == "model" else mask_choice

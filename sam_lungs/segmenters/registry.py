@@ -61,6 +61,22 @@ def check_model(
     return FAMILIES[family].prompt_kinds if family else ALL_PROMPTS
 
 
+def native_window(model: str | None) -> tuple[float, float]:
+    """Return level and width, in Hounsfield units, of the window of a model's authors for lungs.
+
+    model: as for `load_segmenters`. Raises `InputError` when its authors have none.
+    """
+    preset = model and preset_of(model)
+    family = preset and FAMILIES.get(preset.family)
+    if not (family and family.native_window):
+        having = [name for name, each in FAMILIES.items() if each.native_window]
+        raise InputError(
+            f"{model or '--model_folder'}: its authors have no window for CT, only those of"
+            f" {', '.join(having)} have one; leave out --preprocessing native"
+        )
+    return family.native_window
+
+
 @cache
 def identify(
     model: str | None,
@@ -95,10 +111,9 @@ def identify(
         identity |= describe(family, mask_choice, preprocessing)
     else:
         licence = "Apache-2.0"
-        common = preprocessing == "common"
         identity |= {
             "family": "segment-anything",
-            "preprocessing": f"{'' if common else f'{preprocessing} slice; '}{PREPROCESSING}",
+            "preprocessing": PREPROCESSING,
             "mask_choice": CHOICES["token0" if mask_choice == "model" else mask_choice],
             "prompt_kinds": list(PROMPT_KINDS),
             "packages": versions_of(PACKAGES),

@@ -15,11 +15,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from sam_lungs.data.case import Case, CaseFiles, Finding, read_case
+from sam_lungs.data.case import Case, CaseFiles, Finding
 from sam_lungs.segmenters.registry import weights_path
 from sam_lungs.study import layout
 from sam_lungs.study.options import Options
 from sam_lungs.study.process import findings, new_record, process_case, written_folders
+from sam_lungs.study.reading import read_case_for
 from sam_lungs.study.run_record import RunRecord
 from sam_lungs.study.setup import existing_cases, identify_model, load_segmenters, prepare
 from sam_lungs.study.unfinished import RunMismatchError, finished_record, kept_slices
@@ -57,7 +58,8 @@ def check_study(options: Options) -> int:
     rows, warnings, to_do = [], [], [[] for _ in models]
     faulty = len(options.case_files) - len(cases) + len(options.problems)
     for files in cases:
-        case = read_case(files)
+        # With native preprocessing all models have a window, the same for all of them.
+        case = read_case_for(files, models[0])
         found = findings(case, options)
         row = {"image": case.name} | _facts(case)
         if not any(each.is_fault for each in found):
@@ -113,7 +115,7 @@ def _print_cost(options: Options, slices: int, cases: list[CaseFiles]) -> None:
 
     Raises `InputError` when there is too little space, or a slice cannot be segmented.
     """
-    case = read_case(cases[0])
+    case = read_case_for(cases[0], options)
     cost = _rehearse(case, options)
     duration = timedelta(seconds=round(slices * cost.seconds))
     expected_bytes = slices * cost.slice_bytes + len(cases) * cost.volume_bytes

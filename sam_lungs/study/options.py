@@ -11,7 +11,13 @@ from sam_lungs.data.case import CaseFiles, Reading
 from sam_lungs.data.manifest import Dataset, read_dataset
 from sam_lungs.data.plausibility import FAULTS
 from sam_lungs.prompts.protocols import NEGATIVES, POINTS, PROTOCOLS, PromptProtocol
-from sam_lungs.segmenters.base import DEVICES, EMBEDDINGS_PRECISIONS, MASK_CHOICES, PRECISIONS
+from sam_lungs.segmenters.base import (
+    DEVICES,
+    EMBEDDINGS_PRECISIONS,
+    MASK_CHOICES,
+    PRECISIONS,
+    PREPROCESSINGS,
+)
 from sam_lungs.segmenters.presets import NAMES, folder_name, parse_model
 from sam_lungs.study.input_options import (
     check_window,
@@ -264,6 +270,14 @@ class Options:
         "model",
         "model",
         choices=MASK_CHOICES,
+        decides=True,
+    )
+    preprocessing: str = option(
+        "window of CT; common: the same slice for all models; native: the window of the model's"
+        " authors for lungs, which medsam has",
+        "common",
+        "model",
+        choices=PREPROCESSINGS,
         decides=True,
     )
     device: str = option(

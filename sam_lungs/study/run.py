@@ -7,13 +7,14 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from sam_lungs.data.case import CaseFiles, read_case
+from sam_lungs.data.case import Case, CaseFiles
 from sam_lungs.data.readers import identify
 from sam_lungs.segmenters.base import Segmenter
 from sam_lungs.study import layout
 from sam_lungs.study.options import Options
 from sam_lungs.study.pipeline import map_ahead
 from sam_lungs.study.process import findings, new_record, process_case, process_slice
+from sam_lungs.study.reading import read_case_for
 from sam_lungs.study.run_record import RunRecord, code_sha256
 from sam_lungs.study.setup import existing_cases, identify_model, load_segmenters, prepare
 from sam_lungs.study.unfinished import RunMismatchError, finished_record
@@ -59,6 +60,9 @@ def _run_model(options: Options, cases: list[CaseFiles], faulty: list[CaseFiles]
     def segmenters() -> list[Segmenter]:
         return load_segmenters(options)
 
+    def read(files: CaseFiles) -> Case:
+        return read_case_for(files, options)
+
     def unfinished() -> Iterator[CaseFiles]:
         nonlocal status
         for files in cases:
@@ -72,7 +76,7 @@ def _run_model(options: Options, cases: list[CaseFiles], faulty: list[CaseFiles]
                 status = 1
 
     with ThreadPoolExecutor(1) as reader:
-        for case in map_ahead(reader, read_case, unfinished(), ahead=1):
+        for case in map_ahead(reader, read, unfinished(), ahead=1):
             found = findings(case, options)
             if faults := [each.message for each in found if each.is_fault]:
                 report(InputError(faults[0]))

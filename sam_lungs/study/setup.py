@@ -24,7 +24,7 @@ def prepare(options: Options) -> None:
 
     Raises `InputError` for a dataset file that cannot be read, when the results of a case cannot be
     named after it, or would be mixed with those of another case, when there is no such device, and
-    when a model does not accept the prompts, or lacks a package.
+    when a model does not accept the prompts, lacks a package, or has no native preprocessing.
     """
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -33,6 +33,8 @@ def prepare(options: Options) -> None:
         accepted = registry.check_model(one.model, one.checkpoint, one.model_folder)
         for protocol in one.protocols.values():
             check_kinds(protocol.kinds, accepted, one.model or one.model_folder)
+        if one.preprocessing == "native":
+            registry.native_window(one.model)
     images = {}
     for files in options.case_files:
         study_folder = layout.study_folder(options.output_folder, files)
@@ -79,13 +81,18 @@ def load_segmenters(options: Options) -> list[Segmenter]:
         options.precision,
         options.model_folder,
         options.mask_choice,
+        options.preprocessing,
     )
 
 
 def identify_model(options: Options) -> dict:
     """Return the identity of the model that the options name; see `registry.identify`."""
     return registry.identify(
-        options.model, options.checkpoint, options.model_folder, options.mask_choice
+        options.model,
+        options.checkpoint,
+        options.model_folder,
+        options.mask_choice,
+        options.preprocessing,
     )
 
 

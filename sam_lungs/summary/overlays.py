@@ -1,5 +1,6 @@
 """Pictures of a processed volume, drawn from its input and result files, without a model."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from PIL import Image
 
 from sam_lungs.data.case import Case, CaseFiles, Reading, read_case
 from sam_lungs.data.nifti import read_nifti
-from sam_lungs.data.windowing import slice_to_rgb
+from sam_lungs.data.windowing import Window, slice_to_rgb
 from sam_lungs.prompts.protocols import PromptProtocol
 from sam_lungs.prompts.rules import make_united_prompts
 from sam_lungs.study.layout import MASKS_NAME, RAW_DATA_NAME, RUN_NAME
@@ -70,6 +71,9 @@ def read_processed(results_folder: Path) -> ProcessedVolume | None:
             )
     if case.faults:
         raise InputError(case.faults[0])
+    if record.options.get("preprocessing", "common") != "common":
+        low, high = record.window_hu
+        case = replace(case, window=Window((low + high) / 2, high - low))
     # Back to the axes of the file, of which `read_nifti` swaps two, and from there to the image's.
     on_file_grid = read_nifti(results_folder / MASKS_NAME).array.swapaxes(0, 1)
     predicted = orientations.apply_orientation(on_file_grid, case.image.geometry.file_to_array)

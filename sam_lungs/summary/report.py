@@ -263,6 +263,9 @@ def _settings(record: RunRecord) -> dict[str, str]:
     for name, value in settings.items():
         if isinstance(value, dict):
             settings[name] = ", ".join(f"{key} {one}" for key, one in value.items())
+    if options.get("preprocessing", "common") != "common":
+        low, high = record.window_hu
+        settings["window"] = f"{low:g} to {high:g} HU, of the model's authors"
     settings = {name: str(value or "not recorded") for name, value in settings.items()}
     if reading.get("align", "auto") != "auto":
         settings["alignment of the masks"] = reading["align"]

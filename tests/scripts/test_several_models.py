@@ -146,6 +146,48 @@ def test_medsam_takes_a_box_only(models, folder):
     assert record["segmenter"]["provenance"] == "given"
 
 
+def test_the_window_of_the_authors(models, folder):
+    run = (*STUDY, "--model", "medsam", "--model_folder", models / "own_medsam", "--save_masks")
+    run = (*run, "--prompts", "box_only", "--embeddings_folder", "kept")
+    native = (*run, "--preprocessing", "native")
+    common = Child(folder, SCRIPT, *run, "--output_folder", "common")
+    assert common.wait() == 0
+    finish(folder, SCRIPT, *native, "--output_folder", "native", "--report")
+    # The same window for all models gives the same numbers.
+    finish(folder, SCRIPT, *run, "--output_folder", "same", "--window", "-160,1500")
+    tables = {name: table(folder / name / "box_only") for name in ("common", "native", "same")}
+    pd.testing.assert_frame_equal(tables["native"], tables["same"], check_exact=True)
+    assert not tables["native"].equals(tables["common"])
+    record = json.loads((folder / "native/box_only/image_a/run.json").read_text())
+    assert record["window_hu"] == [-910, 590]
+    assert record["options"]["preprocessing"] == "native"
+    assert record["segmenter"]["preprocessing"].startswith("native slice; squashed")
+    page = (folder / "native/box_only/report.html").read_text("utf-8")
+    assert "native slice; squashed" in page
+    assert "-910 to 590 HU, of the model&#39;s authors" in page
+    lines = finish(folder, SCRIPT, *native, "--output_folder", "native")
+    assert "image_a: finished before, skipped" in lines
+    assert any("-160,1500" in line for line in finish(folder, SCRIPT, *native, "--dry_run"))
+    refused = Child(folder, SCRIPT, *native, "--output_folder", "common")
+    assert refused.wait() == 1
+    assert "--preprocessing common there, native now" in refused.streams()[1]
+
+
+def test_the_window_of_the_authors_is_refused_where_there_is_none(run, models, folder):
+    native = (*STUDY, "--preprocessing", "native", "--prompts", "box_only")
+    before = sorted(folder.rglob("*"))
+    assert_refused(run(SCRIPT, *native), "vit_l: its authors have no window for CT")
+    assert_refused(run(SCRIPT, *native, "--model", "medsam,compact"), "compact: its authors have")
+    medsam = (SCRIPT, *native, "--model", "medsam", "--model_folder", models / "own_medsam")
+    message = "image_a.nii.gz: is not windowed as a CT of lungs in Hounsfield units"
+    for window in ("none", "40,2000"):
+        assert_refused(run(*medsam, "--window", window), message)
+    grey = np.random.default_rng(0).integers(0, 256, (40, 56, SLICES), dtype=np.uint8)
+    save_nifti(folder / "image_a.nii.gz", grey)
+    assert_refused(run(*medsam), message)
+    assert sorted(folder.rglob("*")) == before
+
+
 def test_a_folder_without_a_name(models, folder):
     run = (*STUDY, "--model_folder", models / TINY_FOLDER, "--mask_choice", "token0")
     finish(folder, SCRIPT, *run, "--embeddings_folder", "kept")

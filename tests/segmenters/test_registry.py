@@ -16,7 +16,13 @@ from sam_lungs.segmenters import checkpoints, devices, hub
 from sam_lungs.segmenters.base import MODELS, segment
 from sam_lungs.segmenters.checkpoints import CHECKPOINTS, CHECKPOINTS_FOLDER
 from sam_lungs.segmenters.presets import PRESETS, parse_model
-from sam_lungs.segmenters.registry import PREPROCESSING, identify, load_segmenters, weights_path
+from sam_lungs.segmenters.registry import (
+    PREPROCESSING,
+    identify,
+    load_segmenters,
+    native_window,
+    weights_path,
+)
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import sha256_of
 
@@ -221,3 +227,13 @@ def test_every_preset_has_a_family(name):
     assert preset.family in FAMILIES
     if preset.config:
         assert family_of(preset.config["model_type"]) in (preset.family, "sam")
+
+
+def test_only_medsam_has_a_window_of_its_authors():
+    assert native_window("medsam") == (-160, 1500)
+    for model in (None, "vit_l", "sam2.1_hiera_tiny", f"hub:owner/name@{'0' * 40}"):
+        message = error_of(native_window, model)
+        assert message == (
+            f"{model or '--model_folder'}: its authors have no window for CT, only those of medsam"
+            " have one; leave out --preprocessing native"
+        )
