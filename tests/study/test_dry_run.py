@@ -74,7 +74,7 @@ def test_every_fault_is_listed(pairs, weights, tmp_path, capsys):
     first, second = table.splitlines()[1:]
     assert [name in first for name in ("window", "fractions", "folder")] == [True] * 3
     assert second.split()[-2:] == ["folder", "-"]
-    assert "none" not in out
+    assert "none" not in table
     lines = faults.splitlines()
     assert len(lines) == 4
     assert "masks must hold integral labels" in lines[0]

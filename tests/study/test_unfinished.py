@@ -44,6 +44,7 @@ RECORD = RunRecord(
         "empty_slices": "skip",
         "draw": ["mask", "contours", "points", "box"],
         "mask_choice": "model",
+        "preprocessing": "common",
         "objects": "together",
         "save_masks": False,
         "debug": False,
