@@ -62,9 +62,9 @@ def test_official_weights_of_another_family_are_not_official():
     assert (identity["provenance"], identity["licence"]) == ("given", None)
 
 
-def test_the_identity_of_another_preprocessing():
-    identity = identify("compact", preprocessing="native", mask_choice="best_score")
-    assert identity["preprocessing"] == f"native slice; {PREPROCESSING}"
+def test_the_identity_of_another_mask_choice():
+    identity = identify("compact", mask_choice="best_score")
+    assert identity["preprocessing"] == PREPROCESSING
     assert identity["mask_choice"] != identify("compact")["mask_choice"]
     assert identify("compact", mask_choice="token0") == identify("compact")
 
