@@ -5,7 +5,7 @@ from conftest import ROOT, chest, tiny_sam
 from hf_models import BUILDERS, as_transformers, build
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sam_lungs.data.readers import read_masks, read_volume
+from sam_lungs.data.readers import read_volume
 from sam_lungs.data.windowing import LUNG_WINDOW, choose_window, slice_to_rgb
 from sam_lungs.prompts.protocols import PROTOCOLS, Prompts
 from sam_lungs.prompts.rules import make_prompts
@@ -70,7 +70,7 @@ def test_compact_gives_the_same_masks_as_segment_anything_on_phantoms(number):
 @pytest.mark.parametrize("name", ["coronacases_001_slice_122", "radiopaedia_14_85914_0_slice_000"])
 def test_compact_gives_the_same_masks_as_segment_anything_on_real_slices(real_data, name):
     image = read_volume(real_data / f"image_{name}.nii.gz").array
-    masks = read_masks(real_data / f"masks_{name}.nii.gz").array[:, :, 0]
+    masks = read_volume(real_data / f"masks_{name}.nii.gz").array[:, :, 0]
     image_rgb = slice_to_rgb(image[:, :, 0], choose_window("auto", image))
     assert_same_masks_as_segment_anything(
         load_sam("compact", COMPACT), image_rgb, all_prompts(masks)
