@@ -21,7 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import weights
 from benchmarks.machine import matmul_peak, median, peak_memory_gb, report, seconds_of
-from sam_lungs.data.case import CaseFiles, read_case
+from sam_lungs.data.case import read_case
+from sam_lungs.data.case_files import CaseFiles
 from sam_lungs.data.windowing import LUNG_WINDOW, slice_to_rgb
 from sam_lungs.prompts.protocols import PromptProtocol, Prompts
 from sam_lungs.prompts.rules import make_prompts

@@ -13,7 +13,8 @@ from pathlib import Path
 import pandas as pd
 from segment_anything import SamPredictor
 
-from sam_lungs.data.case import CaseFiles, read_case
+from sam_lungs.data.case import read_case
+from sam_lungs.data.case_files import CaseFiles
 from sam_lungs.data.windowing import slice_to_rgb
 from sam_lungs.prompts.protocols import PromptProtocol
 from sam_lungs.prompts.rules import make_prompts

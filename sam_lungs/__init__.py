@@ -33,8 +33,8 @@ if not all(find_spec(name) for name in ("torch", "numpy", "nibabel", "cv2", "seg
     sys.exit("error: packages are missing in this Python; run scripts/setup.sh")
 
 _API = {
-    "CaseFiles": "data.case",
-    "Reading": "data.case",
+    "CaseFiles": "data.case_files",
+    "Reading": "data.case_files",
     "read_case": "data.case",
     "slice_to_rgb": "data.windowing",
     "PromptProtocol": "prompts.protocols",

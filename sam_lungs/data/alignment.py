@@ -11,7 +11,6 @@ from sam_lungs.data.volume import Volume
 from sam_lungs.data.zenodo import PAPER_VOLUMES
 from sam_lungs.utils.errors import InputError
 
-ALIGNMENTS = ("auto", "affine", "voxels")
 # Largest distance, at a corner of the masks, from a voxel of the image, in voxels.
 TOLERANCE_VOXELS = 0.1
 _PATIENT_AXES = ("left-right", "front-back", "head-feet")

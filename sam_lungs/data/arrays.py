@@ -12,14 +12,8 @@ import numpy as np
 from numpy.lib import format as npy_format
 
 from sam_lungs.data import guard
-from sam_lungs.data.volume import (
-    NUMPY_SUFFIXES,
-    Geometry,
-    Volume,
-    case_name,
-    has_suffix,
-    sidecar_path,
-)
+from sam_lungs.data.names import NUMPY_SUFFIXES, case_name, has_suffix
+from sam_lungs.data.volume import Geometry, Volume, sidecar_path
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import atomic_write, check_regular, sha256_of
 

@@ -4,58 +4,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
 from sam_lungs.data import fit, labels, plausibility
 from sam_lungs.data.alignment import align_masks
+from sam_lungs.data.case_files import CaseFiles, Reading
 from sam_lungs.data.plausibility import Finding
 from sam_lungs.data.readers import read_volume
-from sam_lungs.data.volume import Volume, case_name
+from sam_lungs.data.volume import Volume
 from sam_lungs.data.windowing import Window, choose_window
 from sam_lungs.utils.errors import InputError
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How the files of a case are read.
-
-    window: see `choose_window`. align: see `align_masks`. objects: name -> labels, see
-    `select_objects`; `None`: every label is an object. spacing_mm: of rows, columns, and slices if
-    there are several, for files without a spacing. series: SeriesInstanceUID of a folder of DICOM
-    files. allow: names of faults to accept, of `plausibility.FAULTS`.
-    """
-
-    window: str = "auto"
-    align: str = "auto"
-    objects: dict[str, tuple[int, ...]] | None = None
-    spacing_mm: tuple[float, ...] | None = None
-    series: str | None = None
-    allow: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class CaseFiles:
-    """Where the files of a case are, and how they are read.
-
-    image_path: a file, or a folder of DICOM files. masks_paths: one label volume, or several files,
-    of which file i, from 1, becomes label i. given_name, patient, subset: from a dataset file, as
-    is root, the folder of the dataset.
-    """
-
-    image_path: Path
-    masks_paths: tuple[Path, ...]
-    reading: Reading = Reading()
-    given_name: str | None = None
-    root: Path | None = None
-    patient: str | None = None
-    subset: str | None = None
-
-    @property
-    def name(self) -> str:
-        """Name of the case, and of its results folder."""
-        return self.given_name or case_name(self.image_path)
 
 
 @dataclass(frozen=True, eq=False)

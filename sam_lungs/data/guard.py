@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sam_lungs.data.volume import NIFTI_SUFFIXES, NUMPY_SUFFIXES, has_suffix, planes
+from sam_lungs.data.names import NIFTI_SUFFIXES, NUMPY_SUFFIXES, has_suffix
+from sam_lungs.data.volume import planes
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import check_regular
 

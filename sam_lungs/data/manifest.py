@@ -11,8 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from sam_lungs.data.alignment import ALIGNMENTS
-from sam_lungs.data.case import CaseFiles, Reading
+from sam_lungs.data.case_files import ALIGNMENTS, CaseFiles, Reading
 from sam_lungs.data.manifest_rows import find_rows, nearest, read_table, read_text
 from sam_lungs.data.windowing import parse_window
 from sam_lungs.utils.errors import InputError

@@ -11,14 +11,8 @@ from nibabel.volumeutils import apply_read_scaling
 
 from sam_lungs.data import guard
 from sam_lungs.data.axes import PAPER_AXES, arrange
-from sam_lungs.data.volume import (
-    NIFTI_SUFFIXES,
-    Geometry,
-    Volume,
-    has_suffix,
-    planes,
-    smallest_dtype,
-)
+from sam_lungs.data.names import NIFTI_SUFFIXES, has_suffix
+from sam_lungs.data.volume import Geometry, Volume, planes, smallest_dtype
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import atomic_write
 

@@ -15,17 +15,6 @@ import numpy as np
 from sam_lungs.data.volume import Volume, planes
 from sam_lungs.data.windowing import Window, wrong_window
 
-# Names of the faults that `--allow` accepts.
-FAULTS = (
-    "saturated",
-    "orientation",
-    "not_image",
-    "not_masks",
-    "ignore_label",
-    "missing_label",
-    "overlap",
-)
-
 # Label maps of whole bodies have fewer labels, and images more values.
 MOST_LABELS = 255
 # Share of labelled pixels without a neighbour of the same label in their slice. Measured: at most

@@ -10,10 +10,11 @@ from sam_lungs.data.arrays import read_array
 from sam_lungs.data.axes import spacing_geometry
 from sam_lungs.data.dicom import read_dicom
 from sam_lungs.data.dicom_files import identify_dicom
+from sam_lungs.data.names import has_suffix
 from sam_lungs.data.nifti import read_nifti
 from sam_lungs.data.pictures import read_picture
 from sam_lungs.data.simpleitk import identify_simpleitk, read_simpleitk
-from sam_lungs.data.volume import Volume, file_identity, has_suffix, sidecar_path
+from sam_lungs.data.volume import Volume, file_identity, sidecar_path
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import sha256_of
 

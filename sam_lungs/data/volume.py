@@ -1,6 +1,5 @@
 """A volume in memory: its array, its position in the patient, and its file."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,25 +7,6 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from nibabel import orientations
-
-from sam_lungs.utils.errors import InputError
-
-NUMPY_SUFFIXES = (".npy", ".npz")
-NIFTI_SUFFIXES = (".nii.gz", ".nii")
-# Of all files that can be read; in lower case, longer ones first.
-SUFFIXES = (
-    *NIFTI_SUFFIXES,
-    *NUMPY_SUFFIXES,
-    *(".dcm", ".nrrd", ".nhdr", ".mha", ".mhd"),
-    *(".png", ".jpg", ".jpeg"),
-)
-# Names that datasets with a folder for each patient give to every file: TotalSegmentator
-# (`s0001/ct.nii.gz`), KiTS (`case_00000/imaging.nii.gz`, `segmentation.nii.gz`).
-GENERIC_STEMS = {
-    *("ct", "cxr", "image", "images", "img", "imaging", "scan", "volume", "vol", "data"),
-    *("dicom", "series", "mask", "masks", "label", "labels", "lung", "lungs"),
-    *("seg", "segmentation", "segmentations"),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,32 +79,6 @@ class Volume:
     def identity(self) -> dict[str, str]:
         """The path and hashes of the files that were read, for `run.json`."""
         return file_identity(self.path, self.sha256, self.sidecar_sha256)
-
-
-def case_name(path: Path) -> str:
-    """Return the name of a volume, and of its results folder: of this file or DICOM folder.
-
-    The suffix is left out. A name that many data sets give to every file is preceded by the name of
-    its folder: `s0001/ct.nii.gz` is `s0001_ct`.
-
-    Raises `InputError` when the name cannot be used for a results folder.
-    """
-    absolute = Path(os.path.abspath(path))
-    suffix = next((end for end in SUFFIXES if has_suffix(absolute, (end,))), "")
-    names = [absolute.name[: len(absolute.name) - len(suffix)]]
-    for folder in absolute.parents:
-        if names[0].lower() not in GENERIC_STEMS or not folder.name:
-            break
-        names.insert(0, folder.name)
-    name = "_".join(names)
-    if name in ("", "..") or name.startswith(".") or not name.isprintable():
-        raise InputError(f"{path}: results cannot be named after this file; rename it")
-    return name
-
-
-def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
-    """Return whether a file's name ends with one of the suffixes, in upper or lower case."""
-    return path.name.lower().endswith(suffixes)
 
 
 def file_identity(path: Path, sha256: str, sidecar_sha256: str | None) -> dict[str, str]:

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from sam_lungs.data.case import Case, CaseFiles, Finding
+from sam_lungs.data.case import Case, Finding
+from sam_lungs.data.case_files import CaseFiles
 from sam_lungs.segmenters.registry import weights_path
 from sam_lungs.study import layout
 from sam_lungs.study.options import Options

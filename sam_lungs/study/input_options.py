@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from sam_lungs.data.plausibility import FAULTS
+from sam_lungs.data.case_files import FAULTS
 from sam_lungs.data.windowing import parse_window
 from sam_lungs.utils.errors import InputError
 

@@ -11,7 +11,7 @@ Without --prompts there is no folder <protocol>. With several models <protocol> 
 import os
 from pathlib import Path
 
-from sam_lungs.data.case import CaseFiles
+from sam_lungs.data.case_files import CaseFiles
 
 # A volume's files. run.json is written last and holds the SHA-256 of the others.
 RAW_DATA_NAME = "raw_data.csv"

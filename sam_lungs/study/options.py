@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sam_lungs.data.alignment import ALIGNMENTS
-from sam_lungs.data.case import CaseFiles, Reading
-from sam_lungs.data.manifest import Dataset, read_dataset
-from sam_lungs.data.plausibility import FAULTS
+from sam_lungs.data.case_files import ALIGNMENTS, FAULTS, CaseFiles, Reading
 from sam_lungs.prompts.protocols import NEGATIVES, POINTS, PROTOCOLS, PromptProtocol
 from sam_lungs.segmenters.base import (
     DEVICES,
@@ -29,6 +27,9 @@ from sam_lungs.study.input_options import (
 from sam_lungs.study.metrics import METRICS, SURFACE_METRICS
 from sam_lungs.utils.cli import option
 from sam_lungs.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from sam_lungs.data.manifest import Dataset
 
 EMPTY_SLICES = ("skip", "nearest")
 OBJECTS = ("together", "apart")
@@ -507,8 +508,12 @@ class Options:
         return self._dataset.problems if self._dataset else []
 
     @cached_property
-    def _dataset(self) -> Dataset | None:
-        return read_dataset(self.dataset, self.cases) if self.dataset else None
+    def _dataset(self) -> "Dataset | None":
+        if self.dataset is None:
+            return None
+        from sam_lungs.data.manifest import read_dataset  # --help does not need YAML
+
+        return read_dataset(self.dataset, self.cases)
 
 
 class _OneOfSeveral(Options):

@@ -8,8 +8,9 @@ from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
-from sam_lungs.data.case import Case, CaseFiles, Finding
-from sam_lungs.data.volume import NUMPY_SUFFIXES
+from sam_lungs.data.case import Case, Finding
+from sam_lungs.data.case_files import CaseFiles
+from sam_lungs.data.names import NUMPY_SUFFIXES
 from sam_lungs.data.windowing import slice_to_rgb
 from sam_lungs.prompts.protocols import PromptProtocol
 from sam_lungs.prompts.rules import make_united_prompts

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from sam_lungs.data.case import Case, CaseFiles, Finding, read_case
+from sam_lungs.data.case import Case, Finding, read_case
+from sam_lungs.data.case_files import CaseFiles
 from sam_lungs.data.labels import values_under
 from sam_lungs.data.windowing import LUNG_WINDOW, MOST_OUTSIDE, Window
 from sam_lungs.segmenters.registry import native_window

@@ -7,7 +7,8 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from sam_lungs.data.case import Case, CaseFiles
+from sam_lungs.data.case import Case
+from sam_lungs.data.case_files import CaseFiles
 from sam_lungs.data.readers import identify
 from sam_lungs.segmenters.base import Segmenter
 from sam_lungs.study import layout

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from sam_lungs.data.case import CaseFiles
+from sam_lungs.data.case_files import CaseFiles
 from sam_lungs.data.zenodo import PAPER_VOLUMES
 from sam_lungs.prompts.protocols import PROTOCOLS
 from sam_lungs.segmenters import registry

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from nibabel import orientations
 from PIL import Image
 
-from sam_lungs.data.case import Case, CaseFiles, Reading, read_case
+from sam_lungs.data.case import Case, read_case
+from sam_lungs.data.case_files import CaseFiles, Reading
 from sam_lungs.data.nifti import read_nifti
 from sam_lungs.data.windowing import Window, slice_to_rgb
 from sam_lungs.prompts.protocols import PromptProtocol

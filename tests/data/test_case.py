@@ -9,9 +9,9 @@ import pytest
 from conftest import chest, save_nifti
 
 from sam_lungs.data.arrays import write_numpy
-from sam_lungs.data.case import Case, CaseFiles, Reading, read_case
+from sam_lungs.data.case import Case, read_case
+from sam_lungs.data.case_files import FAULTS, CaseFiles, Reading
 from sam_lungs.data.nifti import read_nifti
-from sam_lungs.data.plausibility import FAULTS
 from sam_lungs.data.windowing import LUNG_WINDOW, Window
 from sam_lungs.data.zenodo import PAPER_VOLUMES
 

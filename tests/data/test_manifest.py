@@ -11,7 +11,7 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sam_lungs.data.case import Reading
+from sam_lungs.data.case_files import Reading
 from sam_lungs.data.manifest import KEYS, read_dataset
 from sam_lungs.utils.errors import InputError
 

@@ -7,9 +7,9 @@ from conftest import save_nifti
 from patient import PATIENT
 
 from sam_lungs.data.arrays import write_numpy
+from sam_lungs.data.names import SUFFIXES
 from sam_lungs.data.nifti import read_nifti, write_nifti
 from sam_lungs.data.readers import READERS, identify, read_volume
-from sam_lungs.data.volume import SUFFIXES
 from sam_lungs.utils.errors import InputError
 
 

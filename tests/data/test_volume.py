@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sam_lungs.data.volume import GENERIC_STEMS, SUFFIXES, case_name
+from sam_lungs.data.names import GENERIC_STEMS, SUFFIXES, case_name
 from sam_lungs.utils.errors import InputError
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sam_lungs.data.case import CaseFiles, Reading
+from sam_lungs.data.case_files import CaseFiles, Reading
 from sam_lungs.prompts.protocols import PROTOCOLS, PromptProtocol
 from sam_lungs.study.input_options import parse_allow, parse_labels, parse_spacing
 from sam_lungs.study.options import (

@@ -16,7 +16,7 @@ import yaml
 from conftest import chest, save_nifti, tiny_sam
 
 from sam_lungs.data.arrays import write_numpy
-from sam_lungs.data.case import CaseFiles
+from sam_lungs.data.case_files import CaseFiles
 from sam_lungs.data.nifti import read_nifti
 from sam_lungs.data.windowing import LUNG_WINDOW, slice_to_rgb
 from sam_lungs.prompts.protocols import PROTOCOLS, PromptProtocol

@@ -12,7 +12,8 @@ from PIL import Image
 from results_folders import RECORD, write_volume
 
 from sam_lungs.data.arrays import write_numpy
-from sam_lungs.data.case import CaseFiles, Reading, read_case
+from sam_lungs.data.case import read_case
+from sam_lungs.data.case_files import CaseFiles, Reading
 from sam_lungs.data.nifti import read_nifti, write_nifti
 from sam_lungs.data.windowing import LUNG_WINDOW
 from sam_lungs.prompts.protocols import PromptProtocol
