@@ -12,9 +12,10 @@ from pathlib import Path
 import yaml
 
 from sam_lungs.data.case_files import ALIGNMENTS, CaseFiles, Reading
-from sam_lungs.data.manifest_rows import find_rows, nearest, read_table, read_text
+from sam_lungs.data.manifest_rows import find_rows, nearest, read_table
 from sam_lungs.data.windowing import parse_window
 from sam_lungs.utils.errors import InputError
+from sam_lungs.utils.files import read_text
 
 # Each key with the type of its value and an example.
 KEYS = {

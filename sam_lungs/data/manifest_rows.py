@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sam_lungs.utils.errors import InputError
-from sam_lungs.utils.files import check_regular
+from sam_lungs.utils.files import read_text
 
 COLUMNS = ("case", "image", "masks", "patient", "subset")
 # Control characters, and bytes that are not UTF-8 (Python has a surrogate for each).
@@ -117,19 +117,6 @@ def read_cells(
         if None in cells or None in cells.values():
             raise InputError(f"{where}: has not {len(names)} cells; put a comma between two cells")
         yield where, {name: text.strip() for name, text in cells.items()}
-
-
-def read_text(path: Path) -> str:
-    """Return the text of a UTF-8 file; raises `InputError` when it cannot be read."""
-    try:
-        check_regular(path)
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; check the path") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
 
 
 def nearest(name: str, names: Collection[str]) -> str:

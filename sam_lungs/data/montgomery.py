@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sam_lungs.data.archives import opened, unpack
-from sam_lungs.data.manifest_rows import read_text
 from sam_lungs.utils.cli import option, parse_options, run_script
 from sam_lungs.utils.download import download
 from sam_lungs.utils.errors import InputError
-from sam_lungs.utils.files import atomic_write, sha256_of
+from sam_lungs.utils.files import atomic_write, read_text, sha256_of
 
 ARCHIVE = "NLM-MontgomeryCXRSet.zip"
 URL = f"https://openi.nlm.nih.gov/imgs/collections/{ARCHIVE}"

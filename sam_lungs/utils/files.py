@@ -162,6 +162,19 @@ def check_regular(path: Path) -> None:
         raise InputError(f"{path}: not a regular file; check the path")
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a UTF-8 file; raises `InputError` when it cannot be read."""
+    try:
+        check_regular(path)
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; check the path") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's bytes in lower-case hexadecimal.
 
