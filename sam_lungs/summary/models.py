@@ -5,6 +5,7 @@ from itertools import combinations
 import pandas as pd
 
 from sam_lungs.study.run_record import RunRecord
+from sam_lungs.summary.exposure import exposure_of_run
 from sam_lungs.summary.join import JoinedResults
 
 MODELS_NAME = "models.csv"
@@ -15,16 +16,19 @@ def models_table(runs: dict[str, JoinedResults]) -> pd.DataFrame:
 
     Columns: those of `models.csv` in docs/results.md; empty when no run has a run.json.
     """
-    rows = [
-        {"runs": name} | _facts(record)
-        for name, run in runs.items()
-        for record in run.records.values()
-    ]
-    if not rows:
-        return pd.DataFrame()
-    table = pd.DataFrame(rows).drop_duplicates()
-    groups = table.groupby(list(table.columns[1:]), sort=False, dropna=False)
-    return groups["runs"].agg(", ".join).reset_index()[table.columns]
+    uses = {}
+    for name, run in runs.items():
+        for image, record in run.records.items():
+            uses.setdefault(tuple(_facts(record).items()), []).append((name, image, record))
+    rows = []
+    for facts, used in uses.items():
+        records = {image: record for _, image, record in used}
+        exposure = exposure_of_run(records, records)
+        rows.append(
+            {"runs": ", ".join(dict.fromkeys(name for name, _, _ in used)), **dict(facts)}
+            | {"exposure": exposure.exposure, "exposure_source": exposure.source}
+        )
+    return pd.DataFrame(rows)
 
 
 def different_inputs(runs: dict[str, JoinedResults]) -> list[str]:

@@ -79,3 +79,18 @@ def test_other_inputs_are_said(write, capsys, other):
 def test_the_report_says_what_a_reader_must_know_of_a_model(write):
     folder = write("hq", replace(RECORD, segmenter=segmenter("own", "sam_hq")))
     assert FAMILIES["sam_hq"].note in write_report(folder).read_text("utf-8")
+
+
+def test_exposure_is_that_of_all_volumes_of_a_row(tmp_path):
+    compact = replace(RECORD, segmenter=RECORD.segmenter | {"model": "compact"})
+    real, drawn = tmp_path / "real", tmp_path / "drawn"
+    for folder in (real / "image_coronacases_001", drawn / "phantom_001"):
+        write_volume(folder, [SliceResult(0, 0.8, 0.9, 0.9, 10, 10)], compact)
+    for folders, exposure in (
+        ([real], "held out"),
+        ([drawn], "trained on"),
+        ([real, drawn], "trained on"),
+    ):
+        table = models_table(read_runs(folders))
+        assert table["exposure"].tolist() == [exposure]
+        assert table["exposure_source"].tolist() == ["checkpoints/sam_compact.md"]
