@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # importing torch takes seconds
     import torch
 
 MODELS = ("vit_b", "vit_l", "vit_h", "compact")
+BASELINES = ("box", "threshold")  # without weights
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("float32", "bfloat16", "float16")  # of the image encoder
 EMBEDDINGS_PRECISIONS = ("float32", "float16")  # of embeddings on disk
@@ -29,7 +30,7 @@ PREPROCESSINGS = ("common", "native")
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """mask: (rows, columns) bool. predicted_iou: the model's estimate of the mask's Jaccard index,
-    from 0 to 1.
+    from 0 to 1; NaN from a baseline.
     """
 
     mask: np.ndarray
@@ -43,7 +44,8 @@ class Decoded(NamedTuple):
     additional third dimension for them.
 
     masks: (slices, prompts, rows, columns) bool.
-    predicted_ious: (slices, prompts) float32, the model's estimate of each mask's Jaccard index.
+    predicted_ious: (slices, prompts) float32, the model's estimate of each mask's Jaccard index;
+        NaN from a baseline.
     mask_logits: (slices, prompts, h, w) float32, the masks' logits at the decoder's resolution.
     """
 
@@ -61,8 +63,8 @@ class Segmenter(Protocol):
     device: where the model runs.
     identity: for `run.json` and the saved embeddings: `model` and `family` (str), `weights` (file
         name -> SHA-256), `preprocessing`, `mask_choice` (str), `packages` (name -> version) and
-        `prompt_kinds` (list). Models of transformers also have `mask_rule` and `note` (str), which
-        says what a reader of the results must know.
+        `prompt_kinds` (list). Models of transformers also have `mask_rule`, and they and baselines
+        `note` (str), which says what a reader of the results must know.
     prompt_kinds: the prompts that the model accepts, of "points", "negative" and "box".
     """
 
@@ -70,8 +72,12 @@ class Segmenter(Protocol):
     identity: dict
     prompt_kinds: frozenset[str]
 
-    def prepare(self, image_rgb: np.ndarray) -> torch.Tensor:
-        """Return a slice, (rows, columns, 3) uint8, resized for the model, (3, rows, columns).
+    def prepare(self, image_rgb: np.ndarray, in_window: np.ndarray | None = None) -> torch.Tensor:
+        """Return what `encode` takes of a slice; for a model, (3, rows, columns) of its input.
+
+        image_rgb: (rows, columns, 3) uint8, stretched to the slice's own range.
+        in_window: (rows, columns) float64, the place of each voxel in the window of CT: 0 at its
+            lower end, 1 at its upper end, not clipped; None without a window. Models do not use it.
 
         May be called from any thread.
         """
@@ -144,8 +150,16 @@ def group_prompts(
         yield np.array(places), list(of_group)
 
 
-def segment(segmenter: Segmenter, image_rgb: np.ndarray, prompts: Prompts) -> Prediction:
-    """Segment the prompted object in one slice, (rows, columns, 3) uint8."""
-    embeddings = segmenter.encode([segmenter.prepare(image_rgb)])
+def segment(
+    segmenter: Segmenter,
+    image_rgb: np.ndarray,
+    prompts: Prompts,
+    in_window: np.ndarray | None = None,
+) -> Prediction:
+    """Segment the prompted object in one slice.
+
+    image_rgb, in_window: as for `Segmenter.prepare`.
+    """
+    embeddings = segmenter.encode([segmenter.prepare(image_rgb, in_window)])
     decoded = segmenter.decode(embeddings, image_rgb.shape[:2], [[prompts]])
     return Prediction(decoded.masks[0, 0].cpu().numpy(), decoded.predicted_ious.item())

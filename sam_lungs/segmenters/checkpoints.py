@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam_lungs.segmenters import hub
-from sam_lungs.segmenters.presets import NAMES, Original, parse_model, preset_of
+from sam_lungs.segmenters.base import BASELINES
+from sam_lungs.segmenters.presets import WITH_WEIGHTS, Original, parse_model, preset_of
 from sam_lungs.utils.cli import option, parse_options, run_script
 from sam_lungs.utils.download import download
 from sam_lungs.utils.errors import InputError, is_out_of_memory
@@ -75,7 +76,12 @@ PREFIXES = ("module.", "sam.", "model.")
 
 
 def published_file(name: str) -> Original | None:
-    """Return the weights file that the authors of a model publish; None for a model of the hub."""
+    """Return the weights file that the authors of a model publish; None for a model of the hub.
+
+    Raises `InputError` for a baseline.
+    """
+    if name in BASELINES:
+        raise InputError(f"{name}: has no weights to download; leave it out")
     preset = preset_of(name)
     return preset.original if preset else CHECKPOINTS[name]
 
@@ -233,7 +239,7 @@ def loading(path: Path) -> Iterator[None]:
 @dataclass(frozen=True)
 class DownloadOptions:
     names: Sequence[str] = option(
-        f"models to download: {', '.join(NAMES)}, or hub:OWNER/NAME@REVISION",
+        f"models to download: {', '.join(WITH_WEIGHTS)}, or hub:OWNER/NAME@REVISION",
         ("vit_l",),
         group="downloads",
         parse=parse_model,

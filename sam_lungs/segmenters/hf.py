@@ -107,7 +107,7 @@ class TransformersSegmenter(GroupedSegmenter):
         if self._family.model_choice == "stability" and mask_choice == "token0":
             model.mask_decoder.dynamic_multimask_via_stability = False
 
-    def prepare(self, image_rgb: np.ndarray) -> torch.Tensor:
+    def prepare(self, image_rgb: np.ndarray, in_window: np.ndarray | None = None) -> torch.Tensor:
         """Return the model's input, (3, side, side) float32.
 
         image_rgb: a slice, (rows, columns, 3) uint8.

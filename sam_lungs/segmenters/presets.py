@@ -6,7 +6,7 @@ To add a model of a family that `transformers` has, add a line to `PRESETS`.
 import re
 from dataclasses import dataclass, field
 
-from sam_lungs.segmenters.base import MODELS
+from sam_lungs.segmenters.base import BASELINES, MODELS
 from sam_lungs.utils.errors import InputError
 
 # Meta: https://github.com/facebookresearch/sam2#model-checkpoints.
@@ -122,7 +122,8 @@ PRESETS = {
         {"model.safetensors": "6d06f0a5f84e435071fe6603e61d0b4cc7b40e0d39d487cfd4d67d8cc11cc14a"},
     ),
 }
-NAMES = (*MODELS, *PRESETS)
+WITH_WEIGHTS = (*MODELS, *PRESETS)
+NAMES = (*WITH_WEIGHTS, *BASELINES)
 
 
 def parse_model(text: str) -> str:
@@ -146,7 +147,7 @@ def folder_name(model: str) -> str:
 
 
 def preset_of(model: str) -> Preset | None:
-    """Return the preset of a model's name; None for those of segment-anything.
+    """Return the preset of a model's name; None for those of segment-anything and baselines.
 
     For hub:OWNER/NAME@REVISION the family is "", because it depends on the config.json.
 

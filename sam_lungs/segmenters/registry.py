@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sam_lungs.segmenters import checkpoints, hub
-from sam_lungs.segmenters.base import PROMPT_KINDS
+from sam_lungs.segmenters.base import BASELINES, PROMPT_KINDS
 from sam_lungs.segmenters.families import ALL_PROMPTS, CHOICES, FAMILIES, describe
 from sam_lungs.segmenters.model_folder import (
     family_of_folder,
@@ -30,13 +30,15 @@ PACKAGES = ("torch", "torchvision", "segment-anything", "numpy", "pillow")
 
 def weights_path(
     model: str | None, checkpoint: Path | None = None, model_folder: Path | None = None
-) -> Path:
+) -> Path | None:
     """Return the path of the weights, a file or a folder, which may not exist yet.
 
-    Arguments as for `load_segmenters`.
+    None for a baseline. Arguments as for `load_segmenters`.
     """
     if checkpoint or model_folder:
         return checkpoint or model_folder
+    if model in BASELINES:
+        return None
     if published := checkpoints.published_file(model):
         return checkpoints.CHECKPOINTS_FOLDER / published.file_name
     return hub.folder_of(model, preset_of(model), checkpoints.CHECKPOINTS_FOLDER)
@@ -90,13 +92,17 @@ def identify(
     Cached, because hashing gigabytes takes seconds. Arguments as for `load_segmenters`.
 
     Further keys: `provenance` ("official": the SHA-256 is known; "seen": from the hub, unchanged
-    since it was fetched; "given": a file or folder of the user), `licence` (None if not known) and
-    `size_bytes` of the files.
+    since it was fetched; "given": a file or folder of the user; "none": a baseline), `licence`
+    (None if not known) and `size_bytes` of the files.
 
     Raises `InputError` when the arguments do not fit together, and when the weights cannot be
     downloaded or read, or are not the official ones.
     """
     _check(model, checkpoint, model_folder)
+    if model in BASELINES:
+        from sam_lungs.segmenters import baselines
+
+        return baselines.identify(model)
     given = checkpoint or model_folder
     path = given or checkpoints.fetch(model)
     files = [path] if checkpoint or not path.is_dir() else files_of(path)
@@ -138,21 +144,25 @@ def load_segmenters(
     mask_choice: str = "model",
     preprocessing: str = "common",
 ) -> "list[Segmenter]":
-    """Load a model onto every device of a kind.
+    """Load a model onto every device of a kind; a baseline always runs on the CPU.
 
     model: see `presets.parse_model`; None with a `model_folder` of a family that config.json names.
     checkpoint: a file of weights to use instead of the published ones.
     model_folder: a folder with config.json and weights, see `model_folder`, to use instead.
     device, precision, mask_choice: of `base.DEVICES`, `base.PRECISIONS` and `base.MASK_CHOICES`.
-    preprocessing: see `families.describe`.
+    preprocessing: see `families.describe`. A baseline does not use the last five.
 
     Raises `InputError` as `identify` does, and when there is no such device, or the weights do not
     fit the model or the memory.
     """
     from sam_lungs.segmenters.devices import choose_devices
 
-    devices = choose_devices(device)
     identity = identify(model, checkpoint, model_folder, mask_choice, preprocessing)
+    if model in BASELINES:
+        from sam_lungs.segmenters import baselines
+
+        return [baselines.BASELINES[model](identity)]
+    devices = choose_devices(device)
     path = weights_path(model, checkpoint, model_folder)
     if identity["family"] == "segment-anything":
         from sam_lungs.segmenters.sam import SamSegmenter as Segmenter
@@ -186,6 +196,11 @@ def _check(model: str | None, checkpoint: Path | None, model_folder: Path | None
     """Raise `InputError` when a file or a folder is given that the model does not take."""
     if checkpoint and model_folder:
         raise InputError("--checkpoint and --model_folder both name weights; leave one of them out")
+    if model in BASELINES and (checkpoint or model_folder):
+        raise InputError(
+            f"{checkpoint or model_folder}: --model {model} has no weights; leave out"
+            f" --{'checkpoint' if checkpoint else 'model_folder'}"
+        )
     if model_folder:
         files_of(model_folder)
         family = family_of_folder(model_folder)

@@ -42,7 +42,7 @@ class SamSegmenter(GroupedSegmenter):
         self._encoder = Encoder(sam.image_encoder, getattr(torch, precision))
         self._resize = ResizeLongestSide(sam.image_encoder.img_size)
 
-    def prepare(self, image_rgb: np.ndarray) -> torch.Tensor:
+    def prepare(self, image_rgb: np.ndarray, in_window: np.ndarray | None = None) -> torch.Tensor:
         """Resize a slice, (rows, columns, 3) uint8, to SAM's longest side; (3, rows, columns)."""
         resized = torch.as_tensor(self._resize.apply_image(image_rgb))
         return self._pin(resized.permute(2, 0, 1).contiguous())

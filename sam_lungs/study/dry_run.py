@@ -52,7 +52,7 @@ def check_study(options: Options) -> int:
     prepare(options)
     models = options.for_each_model()
     for one in models:
-        if one.checkpoint or _weights(one).exists():
+        if one.checkpoint or not _missing_weights(one):
             # Wrong weights are reported before the volumes are read.
             identify_model(one)
     cases, faults = existing_cases(options)
@@ -87,21 +87,23 @@ def check_study(options: Options) -> int:
     for one, of_model in zip(models, to_do, strict=True):
         if not of_model:
             continue
-        slices, weights = sum(left for left, _ in of_model), _weights(one)
-        name = one.model or weights.name
+        slices = sum(left for left, _ in of_model)
+        name = one.model or one.model_folder.name
         print(f"\n{slices} slices of {len(of_model)} volumes to segment with {name}", end="")
-        if weights.exists():
-            _print_cost(one, slices, [files for _, files in of_model])
+        if missing := _missing_weights(one):
+            print(f"; {missing} is missing, so the time is unknown")
         else:
-            print(f"; {weights} is missing, so the time is unknown")
+            _print_cost(one, slices, [files for _, files in of_model])
     if faulty:
         total = len(options.case_files) + len(options.problems)
         raise InputError(f"{faulty} of {total} volumes have faults; see above")
     return 0
 
 
-def _weights(options: Options) -> Path:
-    return weights_path(options.model, options.checkpoint, options.model_folder)
+def _missing_weights(options: Options) -> Path | None:
+    """Return the path of the weights of a model if they are missing."""
+    path = weights_path(options.model, options.checkpoint, options.model_folder)
+    return path if path and not path.exists() else None
 
 
 def _print_table(table: pd.DataFrame) -> None:
@@ -173,7 +175,7 @@ def _slices_left(case: Case, options: Options) -> tuple[int, list[Finding]]:
     prompted = set(case.prompted(options.empty_slices))
     if options.slice is not None:
         return int(options.slice in prompted), []
-    if not _weights(options).exists():
+    if _missing_weights(options):
         return len(prompted), []
     done, mismatches = [], []
     identity = identify_model(options)

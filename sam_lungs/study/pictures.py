@@ -36,9 +36,9 @@ def save_prediction(
 ) -> None:
     """Draw one slice as PNG, with these layers over it.
 
-    mask: the predicted mask, translucent blue; the title is the predicted IoU. contours: those of
-    the reference masks, green. points: positive ones are green stars, negative ones red stars. box:
-    orange.
+    mask: the predicted mask, translucent blue; the title is the predicted IoU, if there is one.
+    contours: those of the reference masks, green. points: positive ones are green stars, negative
+    ones red stars. box: orange.
 
     image_rgb: (rows, columns, 3) uint8; masks: (rows, columns) of labels. prompts: one, or one per
         object.
@@ -49,7 +49,7 @@ def save_prediction(
     figure = Figure(figsize=(7, 7), dpi=130)
     axes = figure.add_axes((0, 0, 1, 1))
     draw_prediction(axes, image_rgb, masks, prompts, prediction.mask, geometry, layers)
-    if "mask" in layers:
+    if "mask" in layers and not np.isnan(prediction.predicted_iou):
         axes.set_title(f"predicted IoU: {prediction.predicted_iou:.4f}")
     with atomic_write(path) as temporary:
         figure.savefig(temporary, bbox_inches="tight")

@@ -28,7 +28,8 @@ class PromptedSlice:
     """A slice of a volume and its prompts.
 
     voxels, masks: (rows, columns), values and reference labels as stored; image_rgb: (rows,
-    columns, 3) uint8, the model's input; prompts: for each protocol, those whose masks are united.
+    columns, 3) uint8, the model's input; prompts: for each protocol, those whose masks are united;
+    window_hu: lower and upper limit of the window, None without one.
     """
 
     index: int
@@ -36,6 +37,15 @@ class PromptedSlice:
     masks: np.ndarray
     image_rgb: np.ndarray
     prompts: list[list[Prompts]]
+    window_hu: tuple[float, float] | None = None
+
+    @property
+    def in_window(self) -> np.ndarray | None:
+        """The place of each voxel in the window, see `Segmenter.prepare`."""
+        if self.window_hu is None:
+            return None
+        low, high = self.window_hu
+        return (self.voxels.astype(np.float64) - low) / (high - low)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +53,8 @@ class SegmentedSlice:
     """A slice and the model's predictions, one for each protocol.
 
     overlaps: of the predicted masks with the reference mask, all labels together.
-    predicted_ious: the model's own estimates of the Jaccard index; the mean of united masks.
+    predicted_ious: the model's own estimates of the Jaccard index; the mean of united masks; NaN
+        from a baseline.
     masks: (protocols, rows, columns) bool; None unless the pipeline keeps them.
     click_masks: for each protocol (prompts, 3, rows, columns) bool, the three masks of each prompt
         before they are united; None unless the pipeline was asked for them.
@@ -99,7 +110,7 @@ class Pipeline:
             kept = store and store.load(index, prompted.voxels)
             picture = None
             if kept is None:
-                picture = self._segmenters[0].prepare(prompted.image_rgb)
+                picture = self._segmenters[0].prepare(prompted.image_rgb, prompted.in_window)
             return prompted, kept, picture
 
         def segment(work: tuple[Segmenter, list[tuple]]) -> list[SegmentedSlice]:

@@ -138,6 +138,8 @@ def new_record(
     for each in fields(options):
         if each.name not in IN_READING:
             recorded[each.metadata["decides"]][each.name] = getattr(options, each.name)
+    # Baselines have no GPU code.
+    device = "cpu" if segmenter.get("family") == "baseline" else options.device
     content = {
         "numbers_version": NUMBERS_VERSION,
         "image": image,
@@ -151,7 +153,7 @@ def new_record(
         "options": recorded[True],
         "other_options": recorded[False],
         "protocol": asdict(protocol),
-        "environment": environment(options.device),
+        "environment": environment(device),
         "command": sys.argv,
     }
     # Converted to JSON and back, so that it equals a record that is read from run.json.
@@ -200,7 +202,9 @@ def _segment(
         voxels, masks = (volume.array[:, :, index] for volume in (case.image, case.masks))
         shown = case.masks.array[:, :, prompted_as[index]]
         prompts = [make_united_prompts(shown, protocol, options.objects) for protocol in protocols]
-        return PromptedSlice(index, voxels, masks, slice_to_rgb(voxels, case.window), prompts)
+        window_hu = case.window and case.window.range_hu
+        image_rgb = slice_to_rgb(voxels, case.window)
+        return PromptedSlice(index, voxels, masks, image_rgb, prompts, window_hu)
 
     keep_masks = options.debug or options.save_masks or options.needs_spacing
     pipeline = Pipeline(segmenters, options.batch_size, keep_masks, options.one_click)
@@ -208,7 +212,7 @@ def _segment(
 
 
 def _embedding_store(case: Case, segmenter: Segmenter, options: Options) -> EmbeddingStore | None:
-    if options.embeddings_folder is None:
+    if options.embeddings_folder is None or segmenter.identity["family"] == "baseline":
         return None
     return EmbeddingStore(
         options.embeddings_folder / folder_name(segmenter.identity["model"]) / case.name,

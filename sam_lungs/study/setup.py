@@ -9,7 +9,8 @@ from sam_lungs.data.case_files import CaseFiles
 from sam_lungs.data.zenodo import PAPER_VOLUMES
 from sam_lungs.prompts.protocols import PROTOCOLS
 from sam_lungs.segmenters import registry
-from sam_lungs.segmenters.base import Segmenter, check_kinds
+from sam_lungs.segmenters.base import BASELINES, Segmenter, check_kinds
+from sam_lungs.segmenters.baselines import NEEDS_BOX
 from sam_lungs.segmenters.devices import choose_devices
 from sam_lungs.segmenters.presets import NAMES
 from sam_lungs.study import layout
@@ -17,14 +18,17 @@ from sam_lungs.study.options import Options
 from sam_lungs.utils.errors import InputError
 
 MAX_NAME_BYTES = 255  # of a file name, on all common file systems
+# These have no effect on baselines.
+OF_NETWORKS = ("mask_choice", "precision", "embeddings_folder")
 
 
 def prepare(options: Options) -> None:
     """Set the threads, and check the options that concern all cases.
 
     Raises `InputError` for a dataset file that cannot be read, when the results of a case cannot be
-    named after it, or would be mixed with those of another case, when there is no such device, and
-    when a model does not accept the prompts, lacks a package, or has no native preprocessing.
+    named after it, or would be mixed with those of another case, when there is no such device,
+    when a model does not accept the prompts, lacks a package, or has no native preprocessing, and
+    when a baseline cannot do what the options ask.
     """
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -33,8 +37,11 @@ def prepare(options: Options) -> None:
         accepted = registry.check_model(one.model, one.checkpoint, one.model_folder)
         for protocol in one.protocols.values():
             check_kinds(protocol.kinds, accepted, one.model or one.model_folder)
+            if one.model == "box" and not protocol.box:
+                raise InputError(NEEDS_BOX)
         if one.preprocessing == "native":
             registry.native_window(one.model)
+    _check_baselines(options)
     images = {}
     for files in options.case_files:
         study_folder = layout.study_folder(options.output_folder, files)
@@ -94,6 +101,23 @@ def identify_model(options: Options) -> dict:
         options.mask_choice,
         options.preprocessing,
     )
+
+
+def _check_baselines(options: Options) -> None:
+    """Raise `InputError` for options that baselines cannot follow, or that have no effect.
+
+    Beside other models `OF_NETWORKS` are accepted, because they have an effect on those.
+    """
+    baselines = [model for model in options.models if model in BASELINES]
+    if baselines and options.one_click:
+        raise InputError(
+            f"--metrics one_click needs three masks per prompt, and {baselines[0]} predicts one;"
+            " leave one of them out"
+        )
+    for name in OF_NETWORKS:
+        is_given = getattr(options, name) != getattr(Options, name)
+        if is_given and len(baselines) == len(options.models):
+            raise InputError(f"--{name} has no effect with --model {options.model}; leave it out")
 
 
 def _check_name(files: CaseFiles, results_folder: Path) -> None:

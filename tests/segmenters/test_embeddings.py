@@ -27,7 +27,7 @@ class ThreeTensors:
     device = torch.device("cpu")
     identity = IDENTITY
 
-    def prepare(self, image_rgb):
+    def prepare(self, image_rgb, in_window=None):
         return torch.as_tensor(image_rgb).permute(2, 0, 1)
 
     def encode(self, pictures):

@@ -52,6 +52,17 @@ def draw(path, image, masks, geometry=None, protocol=PAPER, layers=LAYERS) -> np
     return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
 
 
+def test_a_picture_without_a_predicted_iou_has_no_title(tmp_path):
+    image, masks = (array[:, :, 1] for array in chest())
+    heights = []
+    for predicted_iou in (0.5, np.nan):
+        prediction = Prediction(masks > 0, predicted_iou)
+        image_rgb = np.repeat(image[:, :, None].astype(np.uint8), 3, axis=2)
+        save_prediction(tmp_path / "a.png", image_rgb, masks, [], prediction, None)
+        heights.append(cv2.imread(str(tmp_path / "a.png")).shape[0])
+    assert heights[0] > heights[1]
+
+
 def has(picture: np.ndarray, colour, tolerance: int = 2) -> np.ndarray:
     """Where a picture has a colour, (rows, columns) bool."""
     return (np.abs(picture.astype(int) - colour) <= tolerance).all(axis=2)

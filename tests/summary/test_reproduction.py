@@ -32,7 +32,7 @@ class PublishedSegmenter:
     def __init__(self):
         self.left = list(SLICES)
 
-    def prepare(self, image_rgb: np.ndarray) -> torch.Tensor:
+    def prepare(self, image_rgb: np.ndarray, in_window: None = None) -> torch.Tensor:
         return torch.from_numpy(image_rgb[:, :, :1].transpose(2, 0, 1).copy())
 
     def encode(self, pictures):
