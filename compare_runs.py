@@ -9,10 +9,21 @@ from sam_lungs.study.results import write_csv
 from sam_lungs.summary.compare import COMPARISON_NAME, compare_runs, read_runs
 from sam_lungs.summary.join import warn_of_unknown_patients
 from sam_lungs.summary.models import MODELS_NAME, different_inputs, models_table
+from sam_lungs.summary.paired import EXACT_CASES
 from sam_lungs.summary.patients import PatientOptions
+from sam_lungs.summary.ranking import RANKING_NAME, rank_runs
+from sam_lungs.summary.statistics import APPROXIMATE_BELOW, CONFIDENCE, FEWEST_CASES, RESAMPLES
 from sam_lungs.utils.cli import option, parse_options, run_script
+from sam_lungs.utils.files import remove
 
 EXAMPLE = "python compare_runs.py -r results/paper results/no_box --output_folder comparison"
+SENTENCE = (
+    f"Second minus first, means over patients. low, high: {CONFIDENCE:.0%} bootstrap interval, none"
+    f" below {FEWEST_CASES} patients, approximate below {APPROXIMATE_BELOW}.\n"
+    f"p: permutation test of the mean difference, {RESAMPLES} resamples, exact up to {EXACT_CASES}"
+    " patients.\n"
+    "effect: rank-biserial correlation. effect_p: Wilcoxon's test, which belongs to it."
+)
 
 
 @dataclass(frozen=True)
@@ -25,7 +36,9 @@ class Options(PatientOptions):
         short="-r",
     )
     output_folder: Path = option(
-        f"where {COMPARISON_NAME} and {MODELS_NAME} are written", group="input and output"
+        f"where {COMPARISON_NAME}, {MODELS_NAME} and, of more than two runs, {RANKING_NAME} are"
+        " written",
+        group="input and output",
     )
 
 
@@ -37,15 +50,21 @@ def main() -> None:
     warn_of_unknown_patients(runs.values())
     for line in different_inputs(runs):
         print(f"warning: {line}", file=sys.stderr)
-    print(
-        "Second minus first, means over patients, 95 % bootstrap intervals, p of Wilcoxon's test:"
-    )
-    print(table.to_string(index=False, float_format="{:.4g}".format))
+    print(SENTENCE)
+    print(table.to_string(index=False, na_rep="-", float_format="{:.4g}".format))
     models = models_table(runs)
     if len(models):
         write_csv(models, options.output_folder / MODELS_NAME)
-        shown = models.drop(columns=["preprocessing", "note"])
+        shown = models.drop(columns=["preprocessing", "note", "exposure_source"])
         print("\nModels:", shown.to_string(index=False, na_rep="-"), sep="\n")
+    if len(runs) > 2:
+        ranking = rank_runs(runs)
+        write_csv(ranking, options.output_folder / RANKING_NAME)
+        print("\nRanking by mean Dice score over patients, over the slices that all runs have.")
+        print(f"first to leader_not_best: over {RESAMPLES} draws of the patients.")
+        print(ranking.to_string(index=False, na_rep="-", float_format="{:.4g}".format))
+    else:
+        remove(options.output_folder / RANKING_NAME)
 
 
 if __name__ == "__main__":

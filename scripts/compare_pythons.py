@@ -24,7 +24,12 @@ def run_study(python: Path, folder: Path) -> str:
         run([*make_phantoms, "--cases", 2, "--slices", 16], log)
         study = [python, "process_image.py", "-i", *images, "-m", *masks, "--model", "compact"]
         study += ["--device", "cpu", "--prompts", "paper,contours_no_box"]
-        study += ["--metrics", "nsd,hd95,volume_dice", "--empty_slices", "nearest"]
+        study += [
+            "--metrics",
+            "nsd,hd95,lung_slices_dice,dice_3d,nsd_3d,hd95_3d",
+            "--empty_slices",
+            "nearest",
+        ]
         run([*study, "--output_folder", results], log)
         run([python, "join_results.py", "-r", results / "paper"], log)
     tables = sorted(results.rglob("*.csv"))

@@ -17,6 +17,9 @@ OTHERS = [
     *("centroid_points", "points", "no_box"),
     *("negative_15", "negative_30", "negative_45", "negative_60"),
 ]
+# Prompts in every 5th and 10th slice, and two baselines without weights.
+EFFORTS = ["paper_every_5", "paper_every_10"]
+BASELINES = ["box", "threshold"]
 
 # The results of other versions of the code would be refused.
 shutil.rmtree(FOLDER, ignore_errors=True)
@@ -30,14 +33,19 @@ run([sys.executable, "nifti_to_numpy.py", "-i", *niftis, "-o", *IMAGES, *MASKS])
 
 process = [sys.executable, "process_image.py", "--model", "compact", "--output_folder", RESULTS]
 study = [*process, "-i", *IMAGES, "-m", *MASKS]
-run([*study, "--prompts", "paper", "--debug", "--save_masks"])
+paper = ["--prompts", "paper", "--empty_slices", "nearest"]
+paper += ["--metrics", "dice_3d,nsd_3d,hd95_3d", "--tolerance_mm", "1,2,5"]
+run([*study, *paper, "--debug", "--save_masks"])
+run([*study, *paper, "--prompt_every", "5,10"])
+run([*study, *paper, "--model", ",".join(BASELINES)])
 run([*study, "--prompts", ",".join(OTHERS)])
 # One slice, with one more prompt in each picture.
 one_slice = [*process, "-i", IMAGES[0], "-m", MASKS[0], "--slice", 18, "--debug"]
 run([*one_slice, "--prompts", "centroid_points,points,no_box,paper"])
 
 run([sys.executable, "join_results.py", "-r", RESULTS / "paper", *PATIENTS])
-others = [RESULTS / name for name in OTHERS]
+others = [RESULTS / name for name in (*OTHERS, *EFFORTS)]
+others += [RESULTS / name / "paper" for name in BASELINES]
 make_report = [sys.executable, "make_report.py", "-r", RESULTS / "paper", *PATIENTS]
 run([*make_report, "--compare", *others])
 print("Open that report, and these pictures:")

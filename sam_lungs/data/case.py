@@ -21,7 +21,8 @@ from sam_lungs.utils.errors import InputError
 class Case:
     """An image and its masks on one grid, both (rows, columns, slices).
 
-    image, masks: `None` where a fault leaves none. The masks hold the labels of the chosen objects.
+    image, masks: `None` where a fault leaves none. Without an image file `image` is the first masks
+    file, whose grid is used. The masks hold the labels of the chosen objects.
     masks_identities: `Volume.identity` of each masks file that was read. window: `None` if the
     values are used unchanged.
     """
@@ -48,28 +49,24 @@ class Case:
         """A message for each other finding, also for the faults that are allowed."""
         return [finding.message for finding in self.findings if not finding.is_fault]
 
-    @cached_property
+    @property
     def lung_slices(self) -> list[int]:
         """Indices of the slices with lung."""
-        return np.flatnonzero(self.masks.array.any(axis=(0, 1))).tolist()
+        return sorted(set().union(*self.slices_of_labels.values()))
 
-    def prompted(self, empty_slices: str) -> dict[int, int]:
-        """Return {index of a slice to segment: index of the slice whose masks give its prompts}.
-
-        empty_slices: `skip` leaves out slices without lung. `nearest` gives them the prompts of the
-            nearest slice with lung; of two equally near slices, the lower index is used.
-        """
-        if empty_slices == "skip":
-            return {index: index for index in self.lung_slices}
-        lung_slices = np.array(self.lung_slices)
-        return {
-            index: int(lung_slices[np.argmin(np.abs(lung_slices - index))])
-            for index in range(self.image.array.shape[2])
-        }
+    @cached_property
+    def slices_of_labels(self) -> dict[int, list[int]]:
+        """{label: indices of the slices with it}, sorted by label."""
+        slices_of: dict[int, list[int]] = {}
+        for index in range(self.masks.array.shape[2]):
+            of_slice = self.masks.array[:, :, index]
+            for label in np.unique(of_slice[of_slice != 0]).tolist():
+                slices_of.setdefault(label, []).append(index)
+        return dict(sorted(slices_of.items()))
 
 
 @dataclass(frozen=True)
-class _Findings:
+class Findings:
     """Collects findings; those that `allow` names are no faults."""
 
     allow: tuple[str, ...]
@@ -101,18 +98,23 @@ def read_case(files: CaseFiles) -> Case:
 
     Every fault is collected in the findings, instead of raising the first.
     """
-    reading, findings = files.reading, _Findings(files.reading.allow)
+    reading, findings = files.reading, Findings(files.reading.allow)
     image = masks = window = None
-    with findings.collecting("unreadable"):
-        image = read_volume(files.image_path, reading.series, reading.spacing_mm)
-        findings.add(plausibility.check_orientation(image))
-    findings.add(plausibility.check_names(files.image_path, files.masks_paths))
+    if files.image_path:
+        with findings.collecting("unreadable"):
+            image = read_volume(files.image_path, reading.series, reading.spacing_mm)
+            findings.add(plausibility.check_orientation(image))
+        findings.add(plausibility.check_names(files.image_path, files.masks_paths))
     volumes = []
     for path in files.masks_paths:
         with findings.collecting("unreadable"):
             volumes.append(read_volume(path, spacing_mm=reading.spacing_mm))
+    grid = image
+    if volumes and not files.image_path:
+        grid = volumes[0]
+        findings.add(plausibility.check_orientation(grid))
     if len(volumes) == len(files.masks_paths):
-        masks = _masks_on_image(volumes, image, reading, findings)
+        masks = _read_masks(volumes, image, grid, reading, findings)
     # Masks that look like an image explain an image that looks like masks.
     if image and not any(finding.name == "not_masks" for finding in findings.found):
         findings.add(plausibility.check_image(image.path, image.array))
@@ -127,13 +129,23 @@ def read_case(files: CaseFiles) -> Case:
                     fit.check_fit(image, masks, window),
                 )
     identities = [volume.identity for volume in volumes]
-    return Case(files, image, masks, identities, window, findings.found)
+    return Case(files, grid, masks, identities, window, findings.found)
 
 
-def _masks_on_image(
-    volumes: list[Volume], image: Volume | None, reading: Reading, findings: _Findings
+def labels_on_grid(
+    volumes: list[Volume],
+    image: Volume | None,
+    grid: Volume | None,
+    align: str,
+    findings: Findings,
 ) -> Volume | None:
-    """Return the masks of one or several files on the grid of the image, or `None` with faults."""
+    """Return the labels of one or several files, one object each, on a grid.
+
+    image: for the check that masks are not the image. grid: a volume that has the grid. align: see
+        `align_masks`.
+
+    Returns `None` after a fault, which is added to the findings.
+    """
     aligned = []
     for volume in volumes:
         is_image = image is not None and volume.sha256 is not None and volume.sha256 == image.sha256
@@ -145,24 +157,38 @@ def _masks_on_image(
             fault = labels.check_one_object(volume)
         if findings.add(fault):
             continue
-        if image:
+        if grid:
             with findings.collecting("alignment"):
-                on_image, warnings = align_masks(image, labels.to_labels(volume), reading.align)
+                on_grid, warnings = align_masks(grid, labels.to_labels(volume), align)
                 findings.add(*warnings)
-                aligned.append(on_image)
+                aligned.append(on_grid)
     if len(aligned) < len(volumes):
         return None
-    masks, overlaps = (aligned[0], []) if len(aligned) == 1 else labels.merge_files(aligned)
+    merged, overlaps = (aligned[0], []) if len(aligned) == 1 else labels.merge_files(aligned)
+    return None if findings.add(*overlaps) else merged
+
+
+def _read_masks(
+    volumes: list[Volume],
+    image: Volume | None,
+    grid: Volume | None,
+    reading: Reading,
+    findings: Findings,
+) -> Volume | None:
+    """Return the chosen labels of the masks files on a grid, or `None` with faults."""
+    masks = labels_on_grid(volumes, image, grid, reading.align, findings)
+    if masks is None:
+        return None
     counts = labels.count_labels(masks.array)
     if not counts:
         message = f"{masks.path}: masks are all background; there is nothing to prompt"
         findings.add(Finding("empty", message, is_fault=True))
         return None
     present = list(counts)
-    if len(aligned) > 1 and reading.objects is not None:
+    if len(volumes) > 1 and reading.objects is not None:
         # A file of several may be empty: an organ may lie outside the scan.
-        present = list(range(1, len(aligned) + 1))
-    if findings.add(*overlaps, *labels.check_labels(masks.path, present, reading.objects)):
+        present = list(range(1, len(volumes) + 1))
+    if findings.add(*labels.check_labels(masks.path, present, reading.objects)):
         return None
     if reading.objects is not None:
         masks = replace(masks, array=labels.select_objects(masks.array, reading.objects))

@@ -43,20 +43,27 @@ class Reading:
 class CaseFiles:
     """Where the files of a case are, and how they are read.
 
-    image_path: a file, or a folder of DICOM files. masks_paths: one label volume, or several files,
+    image_path: a file, or a folder of DICOM files; None to score masks without their image.
+    masks_paths: one label volume, or several files,
     of which file i, from 1, becomes label i. given_name, patient, subset: from a dataset file, as
-    is root, the folder of the dataset.
+    is root, the folder of the dataset. structures: what the masks files are, if it says so.
     """
 
-    image_path: Path
+    image_path: Path | None
     masks_paths: tuple[Path, ...]
     reading: Reading = Reading()
     given_name: str | None = None
     root: Path | None = None
     patient: str | None = None
     subset: str | None = None
+    structures: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """Name of the case, and of its results folder."""
-        return self.given_name or case_name(self.image_path)
+        return self.given_name or case_name(self.path).removeprefix("masks_")
+
+    @property
+    def path(self) -> Path:
+        """The image, or without one the first masks file."""
+        return self.image_path or self.masks_paths[0]

@@ -72,21 +72,35 @@ def check_one_object(volume: Volume) -> Finding | None:
     return Finding("several_labels", f"{volume.path}: {message}", is_fault=True)
 
 
-def select_objects(labels: np.ndarray, objects: Objects | None) -> np.ndarray:
+def select_objects(
+    labels: np.ndarray, objects: Objects | None, values: Mapping[str, int] | None = None
+) -> np.ndarray:
     """Return the labels of the chosen objects; all other voxels become background.
 
-    objects: name of an object -> its labels. `None`: all labels. If every object is named after its
-        only label, the voxels keep their labels. Otherwise the objects become 1, 2, ... in order.
+    objects: name of an object -> its labels. `None`: all labels. values: name of an object -> its
+        new label, by default as `object_values` returns them.
     """
     if objects is None:
         return labels
-    keeps_labels = all([name] == [str(label) for label in own] for name, own in objects.items())
-    selected = np.zeros_like(labels, dtype=labels.dtype if keeps_labels else np.uint8)
+    values = values or object_values(objects)
+    dtype = np.result_type(np.uint8, np.min_scalar_type(max(values.values())))
+    selected = np.zeros_like(labels, dtype=dtype)
     for target, plane in zip(planes(selected), planes(labels), strict=True):
-        for number, own in enumerate(objects.values(), start=1):
+        for name, own in objects.items():
             for label in own if plane.any() else ():
-                target[plane == label] = label if keeps_labels else number
+                target[plane == label] = values[name]
     return selected
+
+
+def object_values(objects: Objects) -> dict[str, int]:
+    """Return the label of each object in a volume of the chosen objects.
+
+    If every object is named after its only label, the voxels keep their labels. Otherwise the
+    objects become 1, 2, ... in order.
+    """
+    if all([name] == [str(label) for label in own] for name, own in objects.items()):
+        return {name: own[0] for name, own in objects.items()}
+    return {name: number for number, name in enumerate(objects, start=1)}
 
 
 def values_under(labels: np.ndarray, values: np.ndarray) -> np.ndarray:

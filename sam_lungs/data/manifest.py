@@ -81,7 +81,18 @@ def read_dataset(path: Path, cases: Collection[str] | None = None) -> Dataset:
             patient = patient or _group(keys["patient"], row.case) or row.case
         if "subset" in keys:
             subset = subset or _group(keys["subset"], row.case)
-        files.append(CaseFiles(row.image, row.masks, reading, row.case, root, patient, subset))
+        files.append(
+            CaseFiles(
+                row.image,
+                row.masks,
+                reading,
+                row.case,
+                root,
+                patient,
+                subset,
+                tuple(structures),
+            )
+        )
     return Dataset(files, list(problems.values()))
 
 

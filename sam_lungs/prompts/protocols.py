@@ -24,12 +24,15 @@ class PromptProtocol:
     negative_offset_rows: rows to move a negative point at a centre down; it stops at the image
         border.
     box: whether the box is given.
+    every: prompts are drawn in every so many slices of an object and interpolated between them, see
+        `prompts.volume`; 1: in all of them.
     """
 
     points: str = "inside"
     negative: str | tuple[tuple[int, int], ...] = "box_center"
     negative_offset_rows: int = 0
     box: bool = True
+    every: int = 1
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -85,6 +88,11 @@ class Prompts:
     def points_xy(self) -> np.ndarray:
         """The points as (points, 2), (column, row)."""
         return self.points_rc[:, ::-1]
+
+    @property
+    def interactions(self) -> int:
+        """How often a user has to click: once per point, and for two corners of the box."""
+        return len(self.points_rc) + (0 if self.box_rc is None else 2)
 
     @property
     def box_xyxy(self) -> np.ndarray | None:

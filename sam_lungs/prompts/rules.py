@@ -4,6 +4,7 @@ Gutiérrez et al. 2024, doi 10.1109/ACCESS.2024.3353142.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -11,16 +12,23 @@ from scipy import ndimage
 from sam_lungs.prompts.protocols import PromptProtocol, Prompts
 
 
-def make_united_prompts(masks: np.ndarray, protocol: PromptProtocol, objects: str) -> list[Prompts]:
-    """Return the prompts of one slice whose predicted masks are to be united.
+class PromptParts(NamedTuple):
+    """The prompts of one object in one slice, by where they come from; (row, column) pixels.
 
-    masks: as for `make_prompts`. objects: `together`: one set of prompts for all labels; `apart`:
-        one for each label, made as if there were no other labels, in the order of the labels.
+    points_rc: {label: (points, 2) int}, the positive points of each label, in the order of the
+        labels. negatives_rc: (points, 2) int. box_rc: as `Prompts.box_rc`.
     """
-    if objects == "together":
-        return [make_prompts(masks, protocol)]
-    labels = np.unique(masks[masks != 0])
-    return [make_prompts(np.where(masks == label, masks, 0), protocol) for label in labels]
+
+    points_rc: dict[int, np.ndarray]
+    negatives_rc: np.ndarray
+    box_rc: np.ndarray | None
+
+    @property
+    def joined(self) -> Prompts:
+        """The prompts as a model takes them, the positive points first."""
+        positives_rc = np.concatenate([*self.points_rc.values(), _points([])])
+        labels = np.repeat([1, 0], [len(positives_rc), len(self.negatives_rc)])
+        return Prompts(np.concatenate([positives_rc, self.negatives_rc]), labels, self.box_rc)
 
 
 def make_prompts(masks: np.ndarray, protocol: PromptProtocol) -> Prompts:
@@ -28,20 +36,27 @@ def make_prompts(masks: np.ndarray, protocol: PromptProtocol) -> Prompts:
 
     masks: (rows, columns) integer labels, 0 for background; at least one pixel is not background.
     """
-    positives = []
-    for label in np.unique(masks[masks != 0]):
+    return make_parts(masks, protocol).joined
+
+
+def make_parts(masks: np.ndarray, protocol: PromptProtocol) -> PromptParts:
+    """Return the parts of `make_prompts`."""
+    points_rc = {}
+    for label in np.unique(masks[masks != 0]).tolist():
         of_label = masks == label
-        positives += [
-            _point(of_label, centroid_rc, protocol.points)
-            for centroid_rc in _centroids(of_label, protocol.points)
-        ]
+        points_rc[label] = _points(
+            [
+                _point(of_label, centroid_rc, protocol.points)
+                for centroid_rc in _centroids(of_label, protocol.points)
+            ]
+        )
     box_rc = _bounding_box(masks != 0)
-    negatives = _negatives(masks.shape, box_rc, protocol)
-    return Prompts(
-        points_rc=np.array([*positives, *negatives], dtype=np.int64).reshape(-1, 2),
-        labels=np.array([1] * len(positives) + [0] * len(negatives), dtype=np.int64),
-        box_rc=box_rc if protocol.box else None,
-    )
+    negatives_rc = _points(_negatives(masks.shape, box_rc, protocol))
+    return PromptParts(points_rc, negatives_rc, box_rc if protocol.box else None)
+
+
+def _points(points_rc: Sequence[tuple[int, int]]) -> np.ndarray:
+    return np.array(points_rc, dtype=np.int64).reshape(-1, 2)
 
 
 def _negatives(

@@ -20,7 +20,13 @@ from sam_lungs.data.case_files import CaseFiles
 from sam_lungs.segmenters.registry import weights_path
 from sam_lungs.study import layout
 from sam_lungs.study.options import Options
-from sam_lungs.study.process import findings, new_record, process_case, written_folders
+from sam_lungs.study.process import (
+    findings,
+    new_record,
+    process_case,
+    volume_prompts,
+    written_folders,
+)
 from sam_lungs.study.reading import read_case_for
 from sam_lungs.study.run_record import RunRecord
 from sam_lungs.study.setup import existing_cases, identify_model, load_segmenters, prepare
@@ -172,12 +178,12 @@ def _names(found: list[Finding]) -> dict[str, str]:
 
 def _slices_left(case: Case, options: Options) -> tuple[int, list[Finding]]:
     """Count the slices to segment; return a fault for each results folder of another run too."""
-    prompted = set(case.prompted(options.empty_slices))
+    prompted = {name: set(each.sources) for name, each in volume_prompts(case, options).items()}
     if options.slice is not None:
-        return int(options.slice in prompted), []
+        return int(any(options.slice in each for each in prompted.values())), []
     if _missing_weights(options):
-        return len(prompted), []
-    done, mismatches = [], []
+        return len(set().union(*prompted.values())), []
+    left, mismatches = set(), []
     identity = identify_model(options)
     for name, protocol in options.protocols.items():
         study_folder = layout.study_folder(options.output_folder, case.files)
@@ -186,15 +192,21 @@ def _slices_left(case: Case, options: Options) -> tuple[int, list[Finding]]:
         record = new_record(case.files, *inputs, identity, options, protocol)
         try:
             finished = finished_record(folder, record, options.overwrite)
-            done.append(prompted if finished else kept_slices(folder, record))
+            if not finished:
+                left |= prompted[name] - kept_slices(folder, record)
         except RunMismatchError as error:
+            left |= prompted[name]
             mismatches.append(Finding("results", str(error), is_fault=True))
-    return len(prompted - set.intersection(*done)) if done else len(prompted), mismatches
+    return len(left), mismatches
 
 
 def _rehearse(case: Case, options: Options) -> Cost:
     """Segment one slice into a temporary folder; twice, because the first is slower."""
     index = case.lung_slices[0]
+    prompts = volume_prompts(case, options)
+    for each in prompts.values():
+        each.sources = {index: index}
+    # Metrics in 3-D of the whole volume would take long.
     masks = np.zeros_like(case.masks.array)
     masks[:, :, index] = case.masks.array[:, :, index]
     case = replace(case, masks=replace(case.masks, array=masks))
@@ -207,9 +219,8 @@ def _rehearse(case: Case, options: Options) -> Cost:
                 slice=None,
                 output_folder=results,
                 embeddings_folder=options.embeddings_folder and embeddings,
-                empty_slices="skip",
             )
-            process_case(case, segmenters, rehearsal)
+            process_case(case, segmenters, rehearsal, prompts)
             protocol = next(iter(options.protocols))
             run = RunRecord.read(layout.results_folder(results, protocol, case.name))
             slice_files = [*embeddings.rglob("*"), *results.rglob(f"{layout.DEBUG_FOLDER}/*")]

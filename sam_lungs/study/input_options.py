@@ -1,11 +1,19 @@
-"""Parsers of the options that say how the files of a case are read."""
+"""The options that say where the files of the cases are, and how they are read."""
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sam_lungs.data.case_files import FAULTS
+from sam_lungs.data.case_files import ALIGNMENTS, FAULTS, CaseFiles, Reading
 from sam_lungs.data.windowing import parse_window
+from sam_lungs.utils.cli import option
 from sam_lungs.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from sam_lungs.data.manifest import Dataset
 
 
 def check_window(text: str) -> str:
@@ -69,3 +77,145 @@ def parse_labels(texts: Sequence[str]) -> dict[str, tuple[int, ...]] | None:
     if len({"=" in text for text in texts}) > 1:
         raise InputError("--labels: give every object a name, as in left=10,11, or none of them")
     return dict(objects) or None
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """Images and masks, from the command line or a dataset file."""
+
+    image_file_path: Sequence[Path] = option(
+        "images: NIfTI, NumPy, NRRD, MHA, PNG or JPEG files, or folders of DICOM files",
+        (),
+        "input",
+        "-i",
+        shown_default="those of --dataset",
+    )
+    masks_file_path: Sequence[Path] = option(
+        "label volumes, one per image in the same order; 0 is background, other values are objects;"
+        " for one image also several files, one per object",
+        (),
+        "input",
+        "-m",
+        shown_default="those of --dataset",
+    )
+    dataset: Path | None = option(
+        "YAML file that says where the images and masks of a dataset are", None, "input"
+    )
+    cases: tuple[str, ...] | None = option(
+        "process only these cases of the dataset",
+        None,
+        "input",
+        parse=parse_names,
+        metavar="NAME,NAME",
+        shown_default="all",
+    )
+    window: str | None = option(
+        "auto, lung, none, or LEVEL,WIDTH in Hounsfield units",
+        None,
+        "input",
+        parse=check_window,
+        shown_default="auto, or the dataset file's",
+    )
+    labels: Sequence[str] = option(
+        "labels to use, 10,11,12, each an object, or merged to objects, left=10,11 right=12",
+        (),
+        "input",
+        metavar="LABELS",
+        shown_default="all but 0, or the dataset file's",
+    )
+    align: str | None = option(
+        "how masks are laid over the image; auto: refuse other axes, warn about other positions;"
+        " affine: turn the masks onto the grid of the image; voxels: as stored, as the paper does",
+        None,
+        "input",
+        choices=ALIGNMENTS,
+        shown_default="auto, or the dataset file's",
+    )
+    allow: tuple[str, ...] = option(
+        f"accept these faults: {', '.join(FAULTS)}",
+        (),
+        "input",
+        parse=parse_allow,
+        metavar="NAME,NAME",
+        shown_default="none",
+    )
+    spacing_mm: tuple[float, ...] | None = option(
+        "distance between rows, columns and slices, for files that do not have it",
+        None,
+        "input",
+        parse=parse_spacing,
+        metavar="ROWS,COLUMNS[,SLICES]",
+    )
+    series: str | None = option(
+        "SeriesInstanceUID to read from a folder with several DICOM series",
+        None,
+        "input",
+        metavar="UID",
+    )
+
+    def check_input(self, needs_images: bool = True) -> None:
+        """Raise `InputError` for files that are missing, or options without effect."""
+        images, masks = len(self.image_file_path), len(self.masks_file_path)
+        if self.dataset and (images or masks):
+            raise InputError("--dataset names the images and masks; leave out -i and -m")
+        if self.cases and not self.dataset:
+            raise InputError("--cases has no effect; add --dataset")
+        if not self.dataset and not masks and not needs_images:
+            raise InputError("give masks with -m, or --dataset")
+        if not self.dataset and not (images and masks) and needs_images:
+            raise InputError("give images with -i and their masks with -m, or --dataset")
+        if images > 1 and images != masks:
+            raise InputError(
+                f"{images} images but {masks} masks; give one masks file for each image, in the"
+                " same order"
+            )
+        if parse_labels(self.labels) and images == 1 and masks > 1:
+            raise InputError("--labels has no effect with a masks file per object; leave one out")
+        if self.series and images > 1:
+            raise InputError("--series is for one image; process the images one by one")
+        if not (images or self.dataset):
+            for name in ("window", "series"):
+                if getattr(self, name):
+                    raise InputError(f"--{name} has no effect without an image; give -i")
+
+    @cached_property
+    def case_files(self) -> list[CaseFiles]:
+        """The cases to process, with the options for reading them.
+
+        Raises `InputError` as `read_dataset` does, and for `--labels` with a dataset that has a
+        masks file per object.
+        """
+        given = {
+            "window": self.window,
+            "align": self.align,
+            "objects": parse_labels(self.labels),
+            "spacing_mm": self.spacing_mm,
+            "series": self.series,
+            "allow": self.allow or None,
+        }
+        given = {name: value for name, value in given.items() if value is not None}
+        if self._dataset:
+            cases = self._dataset.cases
+            if self.labels and any(len(files.masks_paths) > 1 for files in cases):
+                raise InputError(f"{self.dataset}: has a masks file per object; leave out --labels")
+            return [replace(each, reading=replace(each.reading, **given)) for each in cases]
+        reading = Reading(**given)
+        if not self.image_file_path:
+            return [CaseFiles(None, (masks,), reading) for masks in self.masks_file_path]
+        if len(self.image_file_path) == 1:
+            return [CaseFiles(self.image_file_path[0], tuple(self.masks_file_path), reading)]
+        paths = zip(self.image_file_path, self.masks_file_path, strict=True)
+        return [CaseFiles(image, (masks,), reading) for image, masks in paths]
+
+    @property
+    def problems(self) -> list[str]:
+        """A line for each file of the dataset that has no counterpart."""
+        return self._dataset.problems if self._dataset else []
+
+    @cached_property
+    def _dataset(self) -> "Dataset | None":
+        if self.dataset is None:
+            return None
+        from sam_lungs.data.manifest import read_dataset  # --help does not need YAML
+
+        return read_dataset(self.dataset, self.cases)

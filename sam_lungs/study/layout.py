@@ -1,7 +1,7 @@
 """Names and folders of the files of a study.
 
 <study folder>/<protocol>/<volume>/    the results of one volume
-<study folder>/<protocol>/             the joined tables, report.html and figures/
+<study folder>/<protocol>/             the joined tables, report.html, figures/ and methods/
 debug/<protocol>/<volume>/             beside the study folder: pictures made with --slice
 
 Without --prompts there is no folder <protocol>. With several models <protocol> is
@@ -24,6 +24,7 @@ DEBUG_FOLDER = "debug"
 UNFINISHED_FOLDER = "unfinished"
 # Files of a whole study.
 FIGURES_FOLDER = "figures"
+METHODS_FOLDER = "methods"
 REPORT_NAME = "report.html"
 
 
@@ -32,7 +33,7 @@ def study_folder(output_folder: Path | None, files: CaseFiles) -> Path:
 
     It is `output_folder`, or `results/` in the root of the dataset, or `results/` beside the image.
     """
-    beside = files.root or files.image_path.parent
+    beside = files.root or files.path.parent
     return Path(os.path.abspath(output_folder or beside / "results"))
 
 

@@ -1,17 +1,29 @@
-"""Agreement of a predicted mask with the reference mask: pure functions of two masks."""
+"""Names of the metrics, and the agreement of a predicted mask with the reference mask."""
 
-import warnings
+import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
 # Every table of slices has METRICS; `--metrics` adds the others.
 METRICS = ("jaccard", "dice")
-SURFACE_METRICS = ("nsd", "hd95_mm")
 CLICK_METRICS = tuple(
     f"{metric}_{mask}" for mask in ("mask_1", "mask_2", "mask_3", "oracle") for metric in METRICS
 )
-ALL_METRICS = (*METRICS, *SURFACE_METRICS, *CLICK_METRICS)
+_SURFACE_METRIC = r"(nsd_{0}[\d.e+-]+mm|hd95_{0}mm|hd95_{0}penalised_mm)"
+SLICE_METRIC = re.compile("|".join([*METRICS, *CLICK_METRICS, _SURFACE_METRIC.format("")]))
+VOLUME_METRIC = re.compile(f"lung_slices_dice|dice_3d|{_SURFACE_METRIC.format('3d_')}")
+
+
+def metrics_in(columns: Iterable[str]) -> list[str]:
+    """Return the metrics of slices among the names of columns, in their order."""
+    return [name for name in columns if SLICE_METRIC.fullmatch(name)]
+
+
+def volume_metrics_in(columns: Iterable[str]) -> list[str]:
+    """Return the metrics of whole volumes among the names of columns, in their order."""
+    return [name for name in columns if VOLUME_METRIC.fullmatch(name)]
 
 
 class Overlap(NamedTuple):
@@ -36,7 +48,8 @@ class Overlap(NamedTuple):
 
 def overlap(predicted: np.ndarray, reference: np.ndarray) -> Overlap:
     """Compare two boolean masks of one shape."""
-    return Overlap(*map(np.count_nonzero, (predicted, reference, predicted & reference)))
+    masks = predicted, reference, predicted & reference
+    return Overlap(*(int(np.count_nonzero(mask)) for mask in masks))
 
 
 def jaccard(predicted: np.ndarray, reference: np.ndarray) -> float:
@@ -47,44 +60,6 @@ def jaccard(predicted: np.ndarray, reference: np.ndarray) -> float:
 def dice(predicted: np.ndarray, reference: np.ndarray) -> float:
     """Return the Dice score of two boolean masks of one shape; NaN when both are empty."""
     return overlap(predicted, reference).dice
-
-
-class SurfaceAgreement(NamedTuple):
-    """nsd: normalized surface Dice, 0..1; hd95_mm: 95 % Hausdorff distance in mm."""
-
-    nsd: float
-    hd95_mm: float
-
-
-def surface_agreement(
-    predicted: np.ndarray,
-    reference: np.ndarray,
-    spacing_mm: tuple[float, float],
-    tolerance_mm: float,
-) -> SurfaceAgreement:
-    """Compare the outlines of two boolean masks (rows, columns).
-
-    spacing_mm: distance between neighbouring rows and columns. tolerance_mm: distance between
-    outlines that still counts as agreement.
-
-    Both are computed by MONAI. For `nsd` outlines run between pixels (Nikolov et al. 2021, doi
-    10.2196/26151), for `hd95_mm` through the centres of the outermost pixels. When one mask is
-    empty, `nsd` is 0 and `hd95_mm` is NaN; when both are, both are NaN.
-    """
-    empty = [not mask.any() for mask in (predicted, reference)]
-    if any(empty):
-        return SurfaceAgreement(float("nan") if all(empty) else 0.0, float("nan"))
-    # Imported here, because both imports take seconds and only these metrics need them.
-    import torch
-    from monai.metrics import compute_hausdorff_distance, compute_surface_dice
-
-    masks = [torch.from_numpy(mask)[None, None] for mask in (predicted, reference)]
-    options = {"include_background": True, "spacing": list(spacing_mm)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # from MONAI's own code
-        nsd = compute_surface_dice(*masks, [tolerance_mm], use_subvoxels=True, **options)
-        hd95_mm = compute_hausdorff_distance(*masks, percentile=95, **options)
-    return SurfaceAgreement(nsd.item(), hd95_mm.item())
 
 
 def click_agreement(masks: np.ndarray, labels: np.ndarray) -> dict[str, float]:

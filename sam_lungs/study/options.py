@@ -3,11 +3,8 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from sam_lungs.data.case_files import ALIGNMENTS, FAULTS, CaseFiles, Reading
 from sam_lungs.prompts.protocols import NEGATIVES, POINTS, PROTOCOLS, PromptProtocol
 from sam_lungs.segmenters.base import (
     DEVICES,
@@ -17,47 +14,22 @@ from sam_lungs.segmenters.base import (
     PREPROCESSINGS,
 )
 from sam_lungs.segmenters.presets import NAMES, folder_name, parse_model
-from sam_lungs.study.input_options import (
-    check_window,
-    parse_allow,
-    parse_labels,
-    parse_names,
-    parse_spacing,
+from sam_lungs.study.input_options import InputOptions
+from sam_lungs.study.measurement_options import (
+    METRICS_3D,
+    VOLUME_METRICS,
+    MeasurementOptions,
 )
-from sam_lungs.study.metrics import METRICS, SURFACE_METRICS
 from sam_lungs.utils.cli import option
 from sam_lungs.utils.errors import InputError
 
-if TYPE_CHECKING:
-    from sam_lungs.data.manifest import Dataset
-
 EMPTY_SLICES = ("skip", "nearest")
 OBJECTS = ("together", "apart")
-# Names on the command line -> names in the tables.
-METRIC_NAMES = {
-    **{name: name for name in METRICS},
-    "nsd": "nsd",
-    "hd95": "hd95_mm",
-    "volume_dice": "volume_dice",
-    "one_click": "one_click",
-}
 # With one positive point per label, and nothing else.
 ONE_CLICK_PROTOCOLS = ("points", "centroid_points")
 # What `--debug` draws over a slice.
 LAYERS = ("mask", "contours", "points", "box")
 PAPER = PromptProtocol()
-
-
-def parse_metrics(text: str) -> tuple[str, ...]:
-    """Parse metrics separated by commas; return their names in the tables, in a fixed order.
-
-    With a fixed order, two texts that make the same tables have the same fingerprint.
-    """
-    names = text.split(",")
-    for name in names:
-        if name not in METRIC_NAMES:
-            raise InputError(f"unknown metric {name!r}; the metrics are {', '.join(METRIC_NAMES)}")
-    return tuple(METRIC_NAMES[name] for name in METRIC_NAMES if name in (*METRICS, *names))
 
 
 def parse_models(text: str) -> str:
@@ -78,6 +50,14 @@ def parse_protocol_names(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
 
 
+def parse_every(text: str) -> tuple[int, ...]:
+    """Parse numbers of slices separated by commas, each at least 1."""
+    every = tuple(parse_count(number) for number in text.split(","))
+    if len(set(every)) < len(every):
+        raise InputError("a number is given twice; give each once")
+    return every
+
+
 def parse_layers(text: str) -> tuple[str, ...]:
     """Parse layers of a picture separated by commas; return them in a fixed order."""
     names = text.split(",")
@@ -95,17 +75,6 @@ def parse_negative(text: str) -> str | tuple[int, int]:
         raise InputError(f"give {', '.join(NEGATIVES)}, or pixels as ROW,COLUMN ROW,COLUMN")
     row, column = text.split(",")
     return int(row), int(column)
-
-
-def parse_tolerance(text: str) -> float:
-    """Parse a distance in mm, at least 0."""
-    try:
-        tolerance_mm = float(text)
-    except ValueError:
-        tolerance_mm = -1
-    if not 0 <= tolerance_mm < float("inf"):
-        raise InputError("give a number of mm, at least 0")
-    return tolerance_mm
 
 
 def parse_batch_size(text: str) -> int | None:
@@ -128,84 +97,15 @@ def parse_rows(text: str) -> int:
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(MeasurementOptions, InputOptions):
     """The options of `process_image.py`; every default reproduces the paper.
 
     Fields with `decides=True` are part of a run's fingerprint, see `study.run_record`. The prompt
     options are in the fingerprint too, as a `PromptProtocol`.
     """
 
-    image_file_path: Sequence[Path] = option(
-        "images: NIfTI, NumPy, NRRD, MHA, PNG or JPEG files, or folders of DICOM files",
-        (),
-        "input",
-        "-i",
-        shown_default="those of --dataset",
-    )
-    masks_file_path: Sequence[Path] = option(
-        "label volumes, one per image in the same order; 0 is background, other values are objects;"
-        " for one image also several files, one per object",
-        (),
-        "input",
-        "-m",
-        shown_default="those of --dataset",
-    )
-    dataset: Path | None = option(
-        "YAML file that says where the images and masks of a dataset are", None, "input"
-    )
-    cases: tuple[str, ...] | None = option(
-        "process only these cases of the dataset",
-        None,
-        "input",
-        parse=parse_names,
-        metavar="NAME,NAME",
-        shown_default="all",
-    )
     slice: int | None = option(
         "process only this slice and print its metrics", None, "input", "-s", metavar="N"
-    )
-    window: str | None = option(
-        "auto, lung, none, or LEVEL,WIDTH in Hounsfield units",
-        None,
-        "input",
-        parse=check_window,
-        shown_default="auto, or the dataset file's",
-    )
-    labels: Sequence[str] = option(
-        "labels to use, 10,11,12, each an object, or merged to objects, left=10,11 right=12",
-        (),
-        "input",
-        metavar="LABELS",
-        shown_default="all but 0, or the dataset file's",
-    )
-    align: str | None = option(
-        "how masks are laid over the image; auto: refuse other axes, warn about other positions;"
-        " affine: turn the masks onto the grid of the image; voxels: as stored, as the paper does",
-        None,
-        "input",
-        choices=ALIGNMENTS,
-        shown_default="auto, or the dataset file's",
-    )
-    allow: tuple[str, ...] = option(
-        f"accept these faults: {', '.join(FAULTS)}",
-        (),
-        "input",
-        parse=parse_allow,
-        metavar="NAME,NAME",
-        shown_default="none",
-    )
-    spacing_mm: tuple[float, ...] | None = option(
-        "distance between rows, columns and slices, for files that do not have it",
-        None,
-        "input",
-        parse=parse_spacing,
-        metavar="ROWS,COLUMNS[,SLICES]",
-    )
-    series: str | None = option(
-        "SeriesInstanceUID to read from a folder with several DICOM series",
-        None,
-        "input",
-        metavar="UID",
     )
 
     output_folder: Path | None = option(
@@ -349,24 +249,16 @@ class Options:
         parse=parse_protocol_names,
         metavar="NAME,NAME",
     )
+    prompt_every: tuple[int, ...] = option(
+        "prompt only every K-th slice of an object, and its first and last; the prompts of the"
+        " slices between are interpolated; several K are several protocols in one run",
+        (1,),
+        "prompts",
+        parse=parse_every,
+        metavar="K,K",
+        shown_default="1",
+    )
 
-    metrics: tuple[str, ...] = option(
-        f"metrics: {', '.join(METRIC_NAMES)}; the first two are always reported",
-        METRICS,
-        "measurement",
-        parse=parse_metrics,
-        metavar="NAME,NAME",
-        shown_default=",".join(METRICS),
-        decides=True,
-    )
-    tolerance_mm: float = option(
-        "distance between outlines that still counts as agreement, for nsd",
-        1.0,
-        "measurement",
-        parse=parse_tolerance,
-        metavar="MM",
-        decides=True,
-    )
     empty_slices: str = option(
         "slices without objects: skip them, or use the prompts of the nearest slice with objects,"
         " to count false positives",
@@ -380,7 +272,7 @@ class Options:
         """Raise `InputError` for options that would have no effect in their combination."""
         if self.model is None and self.model_folder is None:
             object.__setattr__(self, "model", "vit_l")
-        self._check_input()
+        self.check_input()
         for name in ("checkpoint", "model_folder"):
             if getattr(self, name) and len(self.models) > 1:
                 raise InputError(f"--{name} is for one model; run the models one by one")
@@ -399,14 +291,25 @@ class Options:
             raise InputError("--draw has no effect; add --debug")
         if self.embeddings_folder is None and self.embeddings_precision != "float32":
             raise InputError("--embeddings_precision has no effect; add --embeddings_folder")
-        if self.tolerance_mm != 1.0 and "nsd" not in self.metrics:
-            raise InputError("--tolerance_mm has no effect; add --metrics nsd")
+        self.check_metrics()
+        is_partial = self.empty_slices == "skip" and max(self.prompt_every) == 1
+        if self.measures(*METRICS_3D) and is_partial:
+            raise InputError(
+                "metrics in 3-D are of all slices; add --empty_slices nearest, to segment those"
+                " without objects too, or --prompt_every"
+            )
         if self.slice is not None:
             for name in ("save_masks", "overwrite"):
                 if getattr(self, name):
                     raise InputError(f"--{name} has no effect with --slice; leave one of them out")
-            if "volume_dice" in self.metrics:
-                raise InputError("--metrics volume_dice has no value with --slice; leave one out")
+            if of_volume := [name for name in VOLUME_METRICS if name in self.metrics]:
+                raise InputError(
+                    f"--metrics {of_volume[0]} has no value with --slice; leave one out"
+                )
+        if self.one_click and self.prompt_every != (1,):
+            raise InputError(
+                "--metrics one_click needs prompts in every slice; leave --prompt_every out"
+            )
         clicks = [PROTOCOLS[name] for name in ONE_CLICK_PROTOCOLS]
         if self.one_click and not (
             self.objects == "apart" and all(each in clicks for each in self.protocols.values())
@@ -415,24 +318,6 @@ class Options:
                 "--metrics one_click needs one point per prompt; add --objects apart and --prompts"
                 f" {' or '.join(ONE_CLICK_PROTOCOLS)}"
             )
-
-    def _check_input(self) -> None:
-        images, masks = len(self.image_file_path), len(self.masks_file_path)
-        if self.dataset and (images or masks):
-            raise InputError("--dataset names the images and masks; leave out -i and -m")
-        if self.cases and not self.dataset:
-            raise InputError("--cases has no effect; add --dataset")
-        if not self.dataset and not (images and masks):
-            raise InputError("give images with -i and their masks with -m, or --dataset")
-        if images > 1 and images != masks:
-            raise InputError(
-                f"{images} images but {masks} masks; give one masks file for each image, in the"
-                " same order"
-            )
-        if parse_labels(self.labels) and images == 1 and masks > 1:
-            raise InputError("--labels has no effect with a masks file per object; leave one out")
-        if self.series and images > 1:
-            raise InputError("--series is for one image; process the images one by one")
 
     @property
     def _own_protocol(self) -> PromptProtocol:
@@ -460,60 +345,18 @@ class Options:
 
     @property
     def protocols(self) -> dict[str, PromptProtocol]:
-        """The prompt protocols by name, which is a folder too; without `--prompts` it is ""."""
-        if self.prompts:
-            return {name: PROTOCOLS[name] for name in self.prompts}
-        return {"": self._own_protocol}
+        """The prompt protocols by name, which is a folder too.
 
-    @property
-    def needs_spacing(self) -> bool:
-        """Whether a metric is measured in mm."""
-        return any(metric in SURFACE_METRICS for metric in self.metrics)
-
-    @property
-    def one_click(self) -> bool:
-        """Whether all masks that a model predicts for one point are measured."""
-        return "one_click" in self.metrics
-
-    @cached_property
-    def case_files(self) -> list[CaseFiles]:
-        """The cases to process, with the options for reading them.
-
-        Raises `InputError` as `read_dataset` does, and for `--labels` with a dataset that has a
-        masks file per object.
+        Without `--prompts` the name is "". With several K of `--prompt_every`, names end with
+        `every_K`.
         """
-        given = {
-            "window": self.window,
-            "align": self.align,
-            "objects": parse_labels(self.labels),
-            "spacing_mm": self.spacing_mm,
-            "series": self.series,
-            "allow": self.allow or None,
+        given = {name: PROTOCOLS[name] for name in self.prompts or ()} or {"": self._own_protocol}
+        several = len(self.prompt_every) > 1
+        return {
+            f"{name}_every_{every}".lstrip("_") if several else name: replace(protocol, every=every)
+            for name, protocol in given.items()
+            for every in self.prompt_every
         }
-        given = {name: value for name, value in given.items() if value is not None}
-        if self._dataset:
-            cases = self._dataset.cases
-            if self.labels and any(len(files.masks_paths) > 1 for files in cases):
-                raise InputError(f"{self.dataset}: has a masks file per object; leave out --labels")
-            return [replace(each, reading=replace(each.reading, **given)) for each in cases]
-        reading = Reading(**given)
-        if len(self.image_file_path) == 1:
-            return [CaseFiles(self.image_file_path[0], tuple(self.masks_file_path), reading)]
-        paths = zip(self.image_file_path, self.masks_file_path, strict=True)
-        return [CaseFiles(image, (masks,), reading) for image, masks in paths]
-
-    @property
-    def problems(self) -> list[str]:
-        """A line for each file of the dataset that has no counterpart."""
-        return self._dataset.problems if self._dataset else []
-
-    @cached_property
-    def _dataset(self) -> "Dataset | None":
-        if self.dataset is None:
-            return None
-        from sam_lungs.data.manifest import read_dataset  # --help does not need YAML
-
-        return read_dataset(self.dataset, self.cases)
 
 
 class _OneOfSeveral(Options):

@@ -29,7 +29,8 @@ class PromptedSlice:
 
     voxels, masks: (rows, columns), values and reference labels as stored; image_rgb: (rows,
     columns, 3) uint8, the model's input; prompts: for each protocol, those whose masks are united;
-    window_hu: lower and upper limit of the window, None without one.
+    interactions: for each protocol, how many were drawn in this slice, see `SlicePrompts`, or None
+    where that is not known. window_hu: lower and upper limit of the window, None without one.
     """
 
     index: int
@@ -37,6 +38,7 @@ class PromptedSlice:
     masks: np.ndarray
     image_rgb: np.ndarray
     prompts: list[list[Prompts]]
+    interactions: list[int | None]
     window_hu: tuple[float, float] | None = None
 
     @property

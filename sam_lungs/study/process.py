@@ -13,17 +13,20 @@ from sam_lungs.data.case_files import CaseFiles
 from sam_lungs.data.names import NUMPY_SUFFIXES
 from sam_lungs.data.windowing import slice_to_rgb
 from sam_lungs.prompts.protocols import PromptProtocol
-from sam_lungs.prompts.rules import make_united_prompts
+from sam_lungs.prompts.volume import VolumePrompts
 from sam_lungs.segmenters.base import Prediction, Segmenter
 from sam_lungs.segmenters.embeddings import EmbeddingStore
 from sam_lungs.segmenters.presets import folder_name
 from sam_lungs.study import layout
+from sam_lungs.study.measure import measure_slice
+from sam_lungs.study.measurement_options import METRICS_3D
 from sam_lungs.study.options import Options
 from sam_lungs.study.pictures import save_prediction
 from sam_lungs.study.pipeline import Pipeline, PromptedSlice, SegmentedSlice
-from sam_lungs.study.recorder import Recorder, measure_more
+from sam_lungs.study.recorder import Recorder
 from sam_lungs.study.results import write_prompts
 from sam_lungs.study.run_record import NUMBERS_VERSION, RunRecord, environment
+from sam_lungs.study.score_options import ScoreOptions
 from sam_lungs.study.unfinished import RunMismatchError, UnfinishedRun, finished_record
 from sam_lungs.utils.errors import InputError, report
 from sam_lungs.utils.files import FolderInUseError, check_writable, locked_folder
@@ -36,10 +39,16 @@ IN_READING = (
 )
 
 
-def process_case(case: Case, segmenters: Sequence[Segmenter], options: Options) -> int:
+def process_case(
+    case: Case,
+    segmenters: Sequence[Segmenter],
+    options: Options,
+    prompts: dict[str, VolumePrompts] | None = None,
+) -> int:
     """Segment the missing slices of a case, and write its results.
 
-    case: without faults. segmenters: the same model, one per device.
+    case: without faults. segmenters: the same model, one per device. prompts: by the name of the
+    protocol; by default those of the options.
 
     A results folder that holds another run, or in which another process works, is reported on
     standard error, and the other protocols are processed. Returns the exit status: 0, or 1 after a
@@ -58,9 +67,9 @@ def process_case(case: Case, segmenters: Sequence[Segmenter], options: Options) 
                 report(error)
                 status = 1
         if recorders:
-            _record(case, segmenters, options, recorders)
+            _record(case, segmenters, options, recorders, prompts or volume_prompts(case, options))
         for recorder in recorders.values():
-            recorder.finish()
+            recorder.finish(options.empty_slices == "nearest")
     return status
 
 
@@ -69,24 +78,40 @@ def process_slice(case: Case, segmenters: Sequence[Segmenter], options: Options)
 
     Raises `InputError` when a picture cannot be written, or there is too little memory.
     """
-    names = list(options.protocols)
-    prompted_as = {options.slice: case.prompted(options.empty_slices)[options.slice]}
-    for segmented in _segment(case, segmenters, options, prompted_as, names):
-        for number, name in enumerate(names):
+    prompts = volume_prompts(case, options)
+    for segmented in _segment(case, segmenters, options, [options.slice], list(prompts.values())):
+        for number, (name, of_volume) in enumerate(prompts.items()):
+            if name:
+                print(f"{name}:")
+            if options.slice not in of_volume.sources:
+                print("no lung, so no prompts")
+                continue
             if options.debug:
                 study_folder = layout.study_folder(options.output_folder, case.files)
                 folder = layout.slice_debug_folder(study_folder, name, case.name)
                 _draw(case, segmented, number, folder, options.draw)
-            if name:
-                print(f"{name}:")
             overlap = segmented.overlaps[number]
             if not overlap.reference:
                 print(f"no lung, but the predicted mask has {overlap.predicted} pixels")
                 continue
             print(f"Jaccard index: {overlap.jaccard:.4f}")
             print(f"Dice score: {overlap.dice:.4f}")
-            for metric, value in measure_more(segmented, number, case.image, options).items():
+            for metric, value in measure_slice(segmented, number, case.image, options).items():
                 print(f"{metric}: {value:.4f}")
+
+
+def volume_prompts(case: Case, options: Options) -> dict[str, VolumePrompts]:
+    """Return the prompts of a case without faults, by the name of the protocol."""
+    return {
+        name: VolumePrompts(
+            case.masks.array,
+            case.slices_of_labels,
+            protocol,
+            options.objects,
+            options.empty_slices,
+        )
+        for name, protocol in options.protocols.items()
+    }
 
 
 def _open(
@@ -100,16 +125,24 @@ def _open(
     """Lock a results folder and return its recorder; None when the run is finished."""
     study_folder = layout.study_folder(options.output_folder, case.files)
     folder = layout.results_folder(study_folder, name, case.name)
-    stack.enter_context(locked_folder(folder))
     identities = case.image.identity, case.masks_identities
-    record = replace(
-        new_record(case.files, *identities, segmenter.identity, options, protocol),
-        window_hu=case.window and list(case.window.range_hu),
-        findings=[
-            {"name": each.name, "message": each.message, "is_allowed": each.is_allowed}
-            for each in case.findings
-        ],
-    )
+    record = new_record(case.files, *identities, segmenter.identity, options, protocol)
+    return open_recorder(stack, case, replace(record, **about_case(case)), folder, options)
+
+
+def open_recorder(
+    stack: ExitStack,
+    case: Case,
+    record: RunRecord,
+    folder: Path,
+    options: Options | ScoreOptions,
+) -> Recorder | None:
+    """Lock a results folder and return the recorder of a run; None when the run is finished.
+
+    Raises `RunMismatchError` when the folder holds another run, `FolderInUseError` when another
+    process works in it, and `InputError` when it cannot be written.
+    """
+    stack.enter_context(locked_folder(folder))
     if finished_record(folder, record, options.overwrite):
         return None
     log = stack.enter_context(UnfinishedRun(folder, record))
@@ -119,7 +152,18 @@ def _open(
             " packages, threads or code; starting again at the first slice",
             file=sys.stderr,
         )
-    return Recorder(folder, case.image, options, log)
+    return Recorder(folder, case, options, log)
+
+
+def about_case(case: Case) -> dict[str, object]:
+    """Return the fields of a run record that are known when the files of a case are read."""
+    return {
+        "window_hu": case.window and list(case.window.range_hu),
+        "findings": [
+            {"name": each.name, "message": each.message, "is_allowed": each.is_allowed}
+            for each in case.findings
+        ],
+    }
 
 
 def new_record(
@@ -127,19 +171,20 @@ def new_record(
     image: dict,
     masks: list[dict],
     segmenter: dict,
-    options: Options,
-    protocol: PromptProtocol,
+    options: Options | ScoreOptions,
+    protocol: PromptProtocol | None,
 ) -> RunRecord:
     """Return the record of a new run.
 
-    image, masks: see `Volume.identity`. segmenter: see `Segmenter.identity`.
+    image, masks: see `Volume.identity`; image is empty without one. segmenter: see
+    `Segmenter.identity`. protocol: None for masks that were made elsewhere.
     """
     recorded = {True: {}, False: {}}
     for each in fields(options):
         if each.name not in IN_READING:
             recorded[each.metadata["decides"]][each.name] = getattr(options, each.name)
-    # Baselines have no GPU code.
-    device = "cpu" if segmenter.get("family") == "baseline" else options.device
+    # Baselines have no GPU code, and scores of masks need no model.
+    needs_model = segmenter.get("family") not in ("baseline", "masks")
     content = {
         "numbers_version": NUMBERS_VERSION,
         "image": image,
@@ -152,8 +197,8 @@ def new_record(
         "segmenter": segmenter,
         "options": recorded[True],
         "other_options": recorded[False],
-        "protocol": asdict(protocol),
-        "environment": environment(device),
+        "protocol": asdict(protocol) if protocol else {},
+        "environment": environment(options.device if needs_model else "cpu"),
         "command": sys.argv,
     }
     # Converted to JSON and back, so that it equals a record that is read from run.json.
@@ -161,27 +206,35 @@ def new_record(
 
 
 def _record(
-    case: Case, segmenters: Sequence[Segmenter], options: Options, recorders: dict[str, Recorder]
+    case: Case,
+    segmenters: Sequence[Segmenter],
+    options: Options,
+    recorders: dict[str, Recorder],
+    of_all: dict[str, VolumePrompts],
 ) -> None:
     """Segment and record the slices that are missing in any recorder."""
-    prompted_as = case.prompted(options.empty_slices)
-    done = set.intersection(*(recorder.done for recorder in recorders.values()))
-    left = {index: shown for index, shown in prompted_as.items() if index not in done}
+    prompts = {name: of_all[name] for name in recorders}
+    prompted = set().union(*(each.sources for each in prompts.values()))
+    left = sorted(
+        set().union(*(prompts[name].sources.keys() - recorders[name].done for name in recorders))
+    )
     if not left:
         return
     first = next(iter(recorders.values()))
-    segmented_slices = _segment(case, segmenters, options, left, list(recorders))
+    segmented_slices = _segment(case, segmenters, options, left, list(prompts.values()))
     clock = time.perf_counter()
-    with Progress(case.name, len(prompted_as), len(prompted_as) - len(left)) as progress:
+    with Progress(case.name, len(prompted), len(prompted) - len(left)) as progress:
         for segmented in segmented_slices:
             before, clock = clock, time.perf_counter()
             index = segmented.prompted.index
-            for number, recorder in enumerate(recorders.values()):
-                if index in recorder.done:
+            for number, (name, recorder) in enumerate(recorders.items()):
+                sources = prompts[name].sources
+                if index in recorder.done or index not in sources:
                     continue
                 if options.debug:
                     _draw(case, segmented, number, recorder.debug_folder, options.draw)
-                recorder.add(segmented, number, prompted_as[index], clock - before)
+                prompted_as = sources[index] if sources[index] != index else None
+                recorder.add(segmented, number, prompted_as, clock - before)
             progress.update(remark=f"mean Dice {first.dice:.4f}")
 
 
@@ -189,26 +242,33 @@ def _segment(
     case: Case,
     segmenters: Sequence[Segmenter],
     options: Options,
-    prompted_as: dict[int, int],
-    names: list[str],
+    indices: Sequence[int],
+    prompts: list[VolumePrompts],
 ) -> Iterator[SegmentedSlice]:
-    """Yield slices segmented with prompt protocols.
+    """Yield slices segmented with the prompts of several protocols.
 
-    prompted_as: the slices, and for each the slice that its prompts come from.
+    indices: of slices that at least one protocol prompts.
     """
-    protocols = [options.protocols[name] for name in names]
 
     def read(index: int) -> PromptedSlice:
         voxels, masks = (volume.array[:, :, index] for volume in (case.image, case.masks))
-        shown = case.masks.array[:, :, prompted_as[index]]
-        prompts = [make_united_prompts(shown, protocol, options.objects) for protocol in protocols]
-        window_hu = case.window and case.window.range_hu
-        image_rgb = slice_to_rgb(voxels, case.window)
-        return PromptedSlice(index, voxels, masks, image_rgb, prompts, window_hu)
+        found = [each.at(index) for each in prompts]
+        # All slices of a batch have the same number of protocols. A protocol without prompts in
+        # this slice gets those of another one, and its prediction is not used.
+        other = next(each.united for each in found if each.united)
+        return PromptedSlice(
+            index,
+            voxels,
+            masks,
+            slice_to_rgb(voxels, case.window),
+            [each.united or other for each in found],
+            [each.interactions for each in found],
+            case.window and case.window.range_hu,
+        )
 
-    keep_masks = options.debug or options.save_masks or options.needs_spacing
+    keep_masks = options.debug or options.save_masks or options.measures_masks
     pipeline = Pipeline(segmenters, options.batch_size, keep_masks, options.one_click)
-    return pipeline.run(read, prompted_as, _embedding_store(case, segmenters[0], options))
+    return pipeline.run(read, indices, _embedding_store(case, segmenters[0], options))
 
 
 def _embedding_store(case: Case, segmenter: Segmenter, options: Options) -> EmbeddingStore | None:
@@ -250,23 +310,16 @@ def _draw(
 
 def findings(case: Case, options: Options) -> list[Finding]:
     """Return every finding about a case: about its files, and about the options for it."""
-    found, path = list(case.findings), case.files.image_path
+    found, path = list(case.findings), case.files.path
 
     def add_fault(name: str, message: str) -> None:
         found.append(Finding(name, message, is_fault=True))
 
     if case.image:
+        found += measurement_findings(case, options)
         slices = case.image.array.shape[2]
         if options.slice is not None and not 0 <= options.slice < slices:
             add_fault("slice", f"{path}: no slice {options.slice}; give 0 to {slices - 1}")
-        needs = "--save_masks" if options.save_masks else options.needs_spacing and "--metrics"
-        if needs and case.image.geometry is None:
-            convert = "convert the original volume with nifti_to_numpy.py, "
-            add_fault(
-                "spacing",
-                f"{path}: the size of its voxels is unknown; give it with --spacing_mm,"
-                f" {convert if path.suffix in NUMPY_SUFFIXES else ''}or leave out {needs}",
-            )
         rows, columns = case.image.array.shape[:2]
         for protocol in options.protocols.values():
             points_rc = [] if isinstance(protocol.negative, str) else protocol.negative
@@ -284,6 +337,23 @@ def findings(case: Case, options: Options) -> list[Finding]:
             check_writable(folder)
         except InputError as error:
             add_fault("folder", str(error))
+    return found
+
+
+def measurement_findings(case: Case, options: Options | ScoreOptions) -> list[Finding]:
+    """Return a fault for each thing that a metric or saved masks need, and a case lacks."""
+    path, found = case.files.path, []
+    needs = "--save_masks" if options.save_masks else options.needs_spacing and "--metrics"
+    if needs and case.image.geometry is None:
+        convert = "convert the original volume with nifti_to_numpy.py, "
+        message = (
+            f"{path}: the size of its voxels is unknown; give it with --spacing_mm,"
+            f" {convert if path.suffix in NUMPY_SUFFIXES else ''}or leave out {needs}"
+        )
+        found.append(Finding("spacing", message, is_fault=True))
+    if case.image.array.shape[2] == 1 and options.measures(*METRICS_3D):
+        message = f"{path}: has one slice; leave out the metrics in 3-D"
+        found.append(Finding("slices", message, is_fault=True))
     return found
 
 

@@ -8,13 +8,15 @@ from statistics import fmean
 
 import numpy as np
 
+from sam_lungs.data.case import Case
 from sam_lungs.data.nifti import write_nifti
 from sam_lungs.data.volume import Volume
 from sam_lungs.study import layout
-from sam_lungs.study.metrics import SURFACE_METRICS, click_agreement, surface_agreement
+from sam_lungs.study.measure import measure_slice, measure_volume
+from sam_lungs.study.measurement_options import METRICS_3D
 from sam_lungs.study.options import Options
 from sam_lungs.study.pipeline import SegmentedSlice
-from sam_lungs.study.results import EmptySlice, SliceResult, write_volume_tables
+from sam_lungs.study.results import EmptySlice, SliceResult, slices_table, write_volume_tables
 from sam_lungs.study.unfinished import UnfinishedRun
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import remove
@@ -23,23 +25,24 @@ from sam_lungs.utils.files import remove
 class Recorder:
     """Collects the results of a volume, and writes each slice to the log of the unfinished run."""
 
-    def __init__(self, folder: Path, image: Volume, options: Options, log: UnfinishedRun) -> None:
+    def __init__(self, folder: Path, case: Case, options: Options, log: UnfinishedRun) -> None:
         """folder: the results folder. log: of the unfinished run, with the slices done so far."""
         self.done: set[int] = set()  # indices of the recorded slices
         self.debug_folder = log.folder / layout.DEBUG_FOLDER
         self._folder = folder
-        self._image = image
+        self._case = case
         self._options = options
+        self._keeps_masks = options.save_masks or options.measures(*METRICS_3D)
         self._log = log
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         self._seconds = 0.0
         self._slices: dict[int, SliceResult] = {}
         self._empty_slices: dict[int, EmptySlice] = {}
         # Memory is allocated only when a slice is written.
-        self._masks = np.zeros(image.array.shape, np.uint8)
+        self._masks = np.zeros(case.image.array.shape, np.uint8)
         for line in log.lines:
-            mask = log.read_mask(line["index"]) if options.save_masks and "slice" in line else None
-            if mask is not None or not options.save_masks or "empty_slice" in line:
+            mask = log.read_mask(line["index"]) if self._keeps_masks else None
+            if mask is not None or not self._keeps_masks:
                 self._take(line, mask)
 
     @property
@@ -47,16 +50,19 @@ class Recorder:
         """Mean Dice score of the recorded slices; NaN without any."""
         return fmean(row.dice for row in self._slices.values()) if self._slices else np.nan
 
-    def add(self, segmented: SegmentedSlice, number: int, prompted_as: int, seconds: float) -> None:
+    def add(
+        self, segmented: SegmentedSlice, number: int, prompted_as: int | None, seconds: float
+    ) -> None:
         """Record the prediction of a slice for one of its prompts.
 
-        number: index of the prompts in `segmented`. prompted_as: index of the slice that the
-            prompts come from. seconds: time for the slice.
+        number: index of the prompts in `segmented`. prompted_as: index of the other slice that the
+            prompts come from, or None. seconds: time for the slice.
 
         Raises `InputError` when it cannot be written.
         """
         index, overlap = segmented.prompted.index, segmented.overlaps[number]
-        line, mask = {"index": index, "seconds": seconds}, None
+        line = {"index": index, "seconds": seconds}
+        mask = segmented.masks[number] if self._keeps_masks else None
         if overlap.reference:
             result = SliceResult(
                 slice=index,
@@ -65,20 +71,22 @@ class Recorder:
                 score=segmented.predicted_ious[number],
                 lung_pixels=overlap.reference,
                 predicted_pixels=overlap.predicted,
-                **measure_more(segmented, number, self._image, self._options),
+                interactions=segmented.prompted.interactions[number],
+                more=measure_slice(segmented, number, self._case.image, self._options),
             )
             line["slice"] = asdict(result)
-            mask = segmented.masks[number] if self._options.save_masks else None
         else:
-            area_mm2 = overlap.predicted * _pixel_mm2(self._image)
+            area_mm2 = overlap.predicted * _pixel_mm2(self._case.image)
             line["empty_slice"] = asdict(
                 EmptySlice(index, prompted_as, overlap.predicted, area_mm2)
             )
         self._log.append(line, mask)
         self._take(line, mask)
 
-    def finish(self) -> None:
+    def finish(self, with_empty_slices: bool = False) -> None:
         """Write the results, run.json last, and remove the log.
+
+        with_empty_slices: also write `empty_slices.csv`.
 
         Raises `InputError` when they cannot be written.
         """
@@ -87,17 +95,18 @@ class Recorder:
         remove(folder / layout.RUN_NAME)
         remove(folder / layout.MASKS_NAME)
         if options.save_masks:
-            write_nifti(self._masks, self._image.geometry, folder / layout.MASKS_NAME)
-        slices = self._image.array.shape[2]
+            write_nifti(self._masks, self._case.image.geometry, folder / layout.MASKS_NAME)
+        slices = self._case.image.array.shape[2]
         empty_slices = None
-        if options.empty_slices == "nearest":
+        if with_empty_slices or self._empty_slices:
             empty_slices = [self._empty_slices[index] for index in sorted(self._empty_slices)]
-        write_volume_tables(
-            folder,
-            [self._slices.get(index, SliceResult(index)) for index in range(slices)],
-            options.metrics,
-            empty_slices,
+        table = slices_table(
+            [self._slices.get(index, SliceResult(index)) for index in range(slices)]
         )
+        of_volume = measure_volume(self._masks, self._case, table, options)
+        if table["interactions"].notna().any():
+            of_volume["interactions"] = int(table["interactions"].sum())
+        write_volume_tables(folder, table, of_volume, empty_slices)
         self._move_pictures()
         names = (
             layout.RAW_DATA_NAME,
@@ -139,28 +148,10 @@ class Recorder:
         self.done.add(index)
         if "empty_slice" in line:
             self._empty_slices[index] = EmptySlice(**line["empty_slice"])
-            return
-        self._slices[index] = SliceResult(**line["slice"])
+        else:
+            self._slices[index] = SliceResult(**line["slice"])
         if mask is not None:
             self._masks[:, :, index] = mask
-
-
-def measure_more(
-    segmented: SegmentedSlice, number: int, image: Volume, options: Options
-) -> dict[str, float]:
-    """Return the requested surface and click metrics of the prediction for prompts `number`."""
-    measured = {}
-    if names := [name for name in SURFACE_METRICS if name in options.metrics]:
-        agreement = surface_agreement(
-            segmented.masks[number],
-            segmented.prompted.masks != 0,
-            image.geometry.spacing_mm[:2],
-            options.tolerance_mm,
-        )
-        measured |= {name: getattr(agreement, name) for name in names}
-    if options.one_click:
-        measured |= click_agreement(segmented.click_masks[number], segmented.prompted.masks)
-    return measured
 
 
 def _pixel_mm2(image: Volume) -> float:

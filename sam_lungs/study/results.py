@@ -1,7 +1,7 @@
 """Write and read the tables of a volume's results."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import pandas as pd
@@ -9,12 +9,15 @@ import yaml
 
 from sam_lungs.prompts.protocols import Prompts
 from sam_lungs.study.layout import EMPTY_SLICES_NAME, RAW_DATA_NAME, SUMMARY_NAME
-from sam_lungs.study.metrics import ALL_METRICS, CLICK_METRICS, METRICS, SURFACE_METRICS
+from sam_lungs.study.metrics import METRICS, metrics_in, volume_metrics_in
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import atomic_write, remove
 
 # Int64 may have empty cells.
-DTYPES = {int: "int64", float: "float64", float | None: "float64", int | None: "Int64"}
+DTYPES = {
+    **{int: "int64", float: "float64", float | None: "float64", int | None: "Int64"},
+    dict[str, float]: "object",
+}
 STATISTICS = ("min", "max", "avg", "std", "slices")
 
 
@@ -22,10 +25,10 @@ STATISTICS = ("min", "max", "avg", "std", "slices")
 class SliceResult:
     """One row of `raw_data.csv`. In a slice without objects only `slice` and `lung_pixels` are set.
 
-    jaccard, dice, score (the model's predicted IoU): 0..1.
+    jaccard, dice, score (the model's predicted IoU): 0..1. score is None where it is not known.
     lung_pixels, predicted_pixels: areas of the reference mask and of the predicted mask.
-    nsd, hd95_mm: see `metrics.surface_agreement`; None if not requested.
-    CLICK_METRICS: see `metrics.click_agreement`; None if not requested.
+    interactions: points and corners of boxes that a user gives in this slice; None if not known.
+    more: further metrics, by the names of their columns.
     """
 
     slice: int
@@ -34,61 +37,54 @@ class SliceResult:
     score: float | None = None
     lung_pixels: int = 0
     predicted_pixels: int | None = None
-    nsd: float | None = None
-    hd95_mm: float | None = None
-    jaccard_mask_1: float | None = None
-    dice_mask_1: float | None = None
-    jaccard_mask_2: float | None = None
-    dice_mask_2: float | None = None
-    jaccard_mask_3: float | None = None
-    dice_mask_3: float | None = None
-    jaccard_oracle: float | None = None
-    dice_oracle: float | None = None
+    interactions: int | None = None
+    more: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class EmptySlice:
     """One row of `empty_slices.csv`: a slice without objects.
 
-    prompted_as: index of the nearest slice with objects, whose prompts are used.
+    prompted_as: index of the nearest slice with prompts, whose prompts are used; None where the
+        prompts are interpolated.
     predicted_pixels, predicted_mm2: area of the predicted mask, which is all false positive; mm2 is
         NaN when the spacing is unknown.
     """
 
     slice: int
-    prompted_as: int
+    prompted_as: int | None
     predicted_pixels: int
     predicted_mm2: float
 
 
 def write_volume_tables(
     folder: Path,
-    slices: list[SliceResult],
-    metrics: Collection[str] = METRICS,
+    table: pd.DataFrame,
+    of_volume: dict[str, float],
     empty_slices: list[EmptySlice] | None = None,
 ) -> None:
     """Write a volume's `raw_data.csv` and `results.csv`, and `empty_slices.csv` if given.
 
-    metrics: selects the columns of `SURFACE_METRICS`, those of `CLICK_METRICS` (`one_click`) and
-        the row `volume_dice`.
+    table: see `slices_table`. of_volume: metrics of the whole volume, and its `interactions`, which
+        get a row each in `results.csv`.
     empty_slices: if None, the file of an earlier run is removed.
 
     Raises `InputError` when they cannot be written.
     """
-    table = _to_table(slices, SliceResult)
-    left_out = [name for name in SURFACE_METRICS if name not in metrics]
-    if "one_click" not in metrics:
-        left_out += CLICK_METRICS
-    table = table.drop(columns=left_out)
-    summary = summarize(table)
-    if "volume_dice" in metrics:
-        row = {"metric": "volume_dice", "avg": volume_dice(table)}
-        summary = pd.concat([summary, pd.DataFrame([row])], ignore_index=True)
+    rows = [{"metric": name, "avg": value} for name, value in of_volume.items()]
+    summary = pd.concat([summarize(table), pd.DataFrame(rows)], ignore_index=True)
     write_csv(table, folder / RAW_DATA_NAME)
     write_csv(summary.astype({"slices": "Int64"}), folder / SUMMARY_NAME)
     remove(folder / EMPTY_SLICES_NAME)
     if empty_slices is not None:
         write_csv(_to_table(empty_slices, EmptySlice), folder / EMPTY_SLICES_NAME)
+
+
+def slices_table(slices: list[SliceResult]) -> pd.DataFrame:
+    """Return the table of a volume's slices, with a column for each metric of `more`."""
+    table = _to_table(slices, SliceResult).drop(columns="more")
+    more = pd.DataFrame([each.more for each in slices], index=table.index, dtype="float64")
+    return pd.concat([table, more], axis=1)
 
 
 def write_prompts(path: Path, of_slice: dict, prompts: Sequence[Prompts]) -> None:
@@ -125,20 +121,30 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
     Returns one row per metric, in columns `metric,min,max,avg,std,slices`. `std` of one slice is
     NaN. `slices` is the number of slices with a value; an empty predicted mask has no `hd95_mm`.
     """
-    values = table[[name for name in ALL_METRICS if name in table]]
+    return statistics_of(table[metrics_in(table)])
+
+
+def statistics_of(values: pd.DataFrame) -> pd.DataFrame:
+    """Return a row with STATISTICS for each column, whose name is in the column `metric`."""
     statistics = values.min(), values.max(), values.mean(), values.std(ddof=1), values.count()
     summary = pd.DataFrame(dict(zip(STATISTICS, statistics, strict=True)))
     return summary.rename_axis("metric").reset_index()
 
 
-def volume_dice(table: pd.DataFrame) -> float:
-    """Return the Dice score over all pixels of a volume's slices with objects.
+def lung_slices_dice(table: pd.DataFrame) -> float:
+    """Return one Dice score of all pixels of a volume's slices with objects.
 
     table: columns `dice`, `lung_pixels` and `predicted_pixels`.
     """
     of_lung = table[table["dice"].notna()]
     areas = (of_lung["lung_pixels"] + of_lung["predicted_pixels"]).astype("float64")
     return float((of_lung["dice"] * areas).sum() / areas.sum())
+
+
+def read_volume_metrics(folder: Path) -> dict[str, float]:
+    """Return the metrics of a whole volume in the `results.csv` of a results folder."""
+    averages = pd.read_csv(folder / SUMMARY_NAME, index_col="metric")["avg"]
+    return averages[volume_metrics_in(averages.index)].to_dict()
 
 
 def read_raw_data(path: Path) -> pd.DataFrame:
@@ -161,7 +167,7 @@ def _read_csv(path: Path, row: type, required: set[str]) -> pd.DataFrame:
         table = pd.read_csv(path, dtype="string")
         if not (required <= set(table) and path.read_bytes().endswith(b"\n")):
             raise ValueError("incomplete")
-        dtypes = _dtypes(row)
+        dtypes = dict.fromkeys(metrics_in(table), "float64") | _dtypes(row)
         return table.astype({name: dtypes[name] for name in table if name in dtypes})
     except (OSError, ValueError, TypeError) as error:
         raise InputError(

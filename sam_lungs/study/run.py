@@ -14,7 +14,13 @@ from sam_lungs.segmenters.base import Segmenter
 from sam_lungs.study import layout
 from sam_lungs.study.options import Options
 from sam_lungs.study.pipeline import map_ahead
-from sam_lungs.study.process import findings, new_record, process_case, process_slice
+from sam_lungs.study.process import (
+    findings,
+    new_record,
+    process_case,
+    process_slice,
+    volume_prompts,
+)
 from sam_lungs.study.reading import read_case_for
 from sam_lungs.study.run_record import RunRecord, code_sha256
 from sam_lungs.study.setup import existing_cases, identify_model, load_segmenters, prepare
@@ -91,7 +97,8 @@ def _run_model(options: Options, cases: list[CaseFiles], faulty: list[CaseFiles]
                 continue
             if len(options.case_files) > 1:
                 print(f"{case.files.image_path}:")
-            if options.slice in case.prompted(options.empty_slices):
+            prompted = [each.sources for each in volume_prompts(case, options).values()]
+            if any(options.slice in sources for sources in prompted):
                 process_slice(case, segmenters(), options)
             else:
                 print(f"{case.files.image_path}: slice {options.slice} has no lung, so no prompts")

@@ -19,11 +19,14 @@ from sam_lungs.utils.files import atomic_write, sha256_of
 
 # Increase this by hand when the same inputs and options give other numbers.
 # tests/study/test_golden.py fails when the numbers change and this does not.
-NUMBERS_VERSION = 2
+NUMBERS_VERSION = 3
 # The code that makes the numbers.
 CODE = (
     *("data/*.py", "prompts/*.py", "segmenters/*.py"),
-    *(f"study/{name}.py" for name in ("metrics", "pipeline", "process", "recorder", "results")),
+    *(
+        f"study/{name}.py"
+        for name in ("measure", "metrics", "pipeline", "process", "recorder", "results", "surfaces")
+    ),
 )
 # Keys of `reading` whose option has another name.
 READING_OPTIONS = {"objects": "labels"}
@@ -42,6 +45,7 @@ class RunRecord:
     protocol: the prompt protocol. window_hu: lowest and highest value of the window, or None.
     patient, subset: from the dataset file. findings: `name`, `message` and `is_allowed` of each
         warning and each fault that was accepted.
+    predictions: as `masks`, of predicted masks that were scored; empty for a model's run.
     environment: `device`, `threads`, `packages`, `code_sha256`, `commit`, `python`, `system`.
     started: time in UTC. seconds, seconds_per_slice: time that segmenting took.
     files: the SHA-256 of the other result files, by their paths in the folder.
@@ -61,6 +65,7 @@ class RunRecord:
     patient: str | None = None
     subset: str | None = None
     findings: list[dict] = field(default_factory=list)
+    predictions: list[dict] = field(default_factory=list)
     started: str | None = None
     seconds: float | None = None
     seconds_per_slice: float | None = None
@@ -135,7 +140,8 @@ class RunRecord:
         return {
             "numbers version": self.numbers_version,
             **{f"--{name}": value for name, value in sorted((reading | self.options).items())},
-            **{f"prompts: {name}": value for name, value in self.protocol.items()},
+            # Earlier versions had prompts in every slice and did not record it.
+            **{f"prompts: {name}": value for name, value in ({"every": 1} | self.protocol).items()},
             **{
                 f"{role} {key}": value
                 for role, identity in self._inputs
@@ -150,9 +156,11 @@ class RunRecord:
     @property
     def _inputs(self) -> list[tuple[str, dict]]:
         """The name of each input file in a message, and its identity."""
-        names = ["masks", *(f"masks file {number}" for number in range(2, len(self.masks) + 1))]
-        masks = zip(names[: len(self.masks)], self.masks, strict=True)
-        return [("image", self.image), *masks]
+        inputs = [("image", self.image)]
+        for role, identities in (("masks", self.masks), ("predictions", self.predictions)):
+            for number, identity in enumerate(identities, start=1):
+                inputs.append((role if number == 1 else f"{role} file {number}", identity))
+        return inputs
 
     @property
     def slices_made_by(self) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """The steps before the first case of a study: set threads, check options, load the model."""
 
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from sam_lungs.segmenters.devices import choose_devices
 from sam_lungs.segmenters.presets import NAMES
 from sam_lungs.study import layout
 from sam_lungs.study.options import Options
+from sam_lungs.study.score_options import ScoreOptions
 from sam_lungs.utils.errors import InputError
 
 MAX_NAME_BYTES = 255  # of a file name, on all common file systems
@@ -42,6 +44,11 @@ def prepare(options: Options) -> None:
         if one.preprocessing == "native":
             registry.native_window(one.model)
     _check_baselines(options)
+    check_names(options)
+
+
+def check_names(options: Options | ScoreOptions) -> None:
+    """Raise `InputError` when results of a case cannot be named after it, or would be mixed."""
     images = {}
     for files in options.case_files:
         study_folder = layout.study_folder(options.output_folder, files)
@@ -50,20 +57,20 @@ def prepare(options: Options) -> None:
         key = study_folder, files.name.removeprefix("image_")
         if key in images:
             raise InputError(
-                f"{files.image_path}: has the same name as {images[key]} ({files.name}), so their"
+                f"{files.path}: has the same name as {images[key]} ({files.name}), so their"
                 f" results in {study_folder} would be mixed; rename one of them"
             )
-        images[key] = files.image_path
+        images[key] = files.path
 
 
-def existing_cases(options: Options) -> tuple[list[CaseFiles], list[str]]:
+def existing_cases(options: Options | ScoreOptions) -> tuple[list[CaseFiles], list[str]]:
     """Return the cases whose files exist, and the faults of the others.
 
     All missing files are one fault, because they mostly have one reason.
     """
     existing, missing = [], []
     for files in options.case_files:
-        paths = (files.image_path, *files.masks_paths)
+        paths = dict.fromkeys((files.path, *files.masks_paths))
         if absent := [path for path in paths if not os.path.exists(path)]:
             missing.append((files.name, absent))
         else:
@@ -122,19 +129,21 @@ def _check_baselines(options: Options) -> None:
 
 def _check_name(files: CaseFiles, results_folder: Path) -> None:
     """Raise `InputError` when the results of a case cannot be named after it."""
-    for path in (files.image_path, *files.masks_paths, results_folder):
+    for path in (files.path, *files.masks_paths, results_folder):
         try:
             str(path).encode()
         except UnicodeEncodeError:
             raise InputError(f"{path}: its name is not UTF-8; rename it") from None
     name = files.name
-    if name in (layout.FIGURES_FOLDER, *PROTOCOLS, *NAMES) or name.endswith((".csv", ".html")):
+    folders = ("", layout.FIGURES_FOLDER, layout.METHODS_FOLDER, *PROTOCOLS, *NAMES)
+    without_every = re.sub(r"(^|_)every_\d+$", "", name)
+    if without_every in folders or name.endswith((".csv", ".html")):
         raise InputError(
-            f"{files.image_path}: its results would be named {name}, which is the name of another"
+            f"{files.path}: its results would be named {name}, which is the name of another"
             " result; rename it"
         )
     if len(name.encode()) > MAX_NAME_BYTES:
         raise InputError(
-            f"{files.image_path}: its results cannot be named {name}, because this is longer than"
+            f"{files.path}: its results cannot be named {name}, because this is longer than"
             f" {MAX_NAME_BYTES} bytes; give it a shorter name"
         )

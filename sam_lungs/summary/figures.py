@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from scipy import stats
 
 from sam_lungs.prompts.protocols import PROTOCOLS
@@ -160,13 +161,13 @@ def draw_prompt_effects(intervals: dict[str, pd.DataFrame]) -> Figure:
     A second panel shows Dice over the offset of the negative point, if at least two protocols are
     the paper's with another offset, or none.
 
-    intervals: by protocol, as `statistics.estimate` returns them. Drawn are the bootstrap intervals
-        over all volumes; where one is NaN, only the mean.
+    intervals: by protocol, as `statistics.estimate` returns them. Drawn are the means over patients
+        and their intervals; where one is NaN, only the mean.
     """
     table = pd.concat(intervals).query("subset == 'all' and metric == 'dice'").droplevel(1)
-    means = table["volume_avg"]
+    means = table["case_avg"]
     # How far the intervals extend below and above the means.
-    reach = table[["volume_low", "volume_high"]].sub(means, axis=0).abs()
+    reach = table[["case_low", "case_high"]].sub(means, axis=0).abs()
     offsets = {
         protocol.negative_offset_rows: name
         for name, protocol in PROTOCOLS.items()
@@ -175,7 +176,7 @@ def draw_prompt_effects(intervals: dict[str, pd.DataFrame]) -> Figure:
     figure = Figure(figsize=(PAGE_WIDTH_INCHES, max(2.6, 0.8 + 0.25 * len(table))))
     by_name, *by_offset = figure.subplots(1, 1 + (len(offsets) > 1), squeeze=False).flat
     style = {"marker": "o", "color": SUBSET_STYLES[0][0]}
-    average = f"mean {METRIC_NAMES['dice']} of volumes"
+    average = f"mean {METRIC_NAMES['dice']} of patients"
     rows = range(len(table))
     by_name.errorbar(means, rows, xerr=reach.to_numpy().T, linestyle="", **style)
     by_name.set_yticks(rows, table.index)
@@ -186,6 +187,30 @@ def draw_prompt_effects(intervals: dict[str, pd.DataFrame]) -> Figure:
         names = [offsets[rows_down] for rows_down in moved]
         axes.errorbar(moved, means[names], yerr=reach.loc[names].to_numpy().T, **style)
         axes.set(xlabel="offset of the negative point (rows down)", ylabel=average)
+    return figure
+
+
+@rc_context(STYLE)
+def draw_effort(runs: pd.DataFrame) -> Figure:
+    """Draw the mean Dice of runs over the interactions per volume, a line for each model.
+
+    runs: columns `model`, `interactions`, `dice`, and its interval `low`, `high`, which may be NaN.
+    """
+    figure = Figure(figsize=(PAGE_WIDTH_INCHES, 3.4))
+    axes = figure.subplots()
+    for (color, marker), (model, rows) in zip(
+        cycle(SUBSET_STYLES), runs.groupby("model", sort=False), strict=False
+    ):
+        rows = rows.sort_values("interactions")
+        reach = rows[["low", "high"]].sub(rows["dice"], axis=0).abs()
+        style = {"color": color, "marker": marker, "markerfacecolor": "none", "label": model}
+        axes.errorbar(rows["interactions"], rows["dice"], yerr=reach.to_numpy().T, **style)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set(xlabel="interactions per volume: points, and 2 for each box", ylabel="mean Dice score")
+    figure.legend(loc="outside lower center", ncols=4)
     return figure
 
 

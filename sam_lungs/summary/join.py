@@ -9,9 +9,11 @@ from typing import NamedTuple
 import pandas as pd
 
 from sam_lungs.study import layout, results
+from sam_lungs.study.metrics import volume_metrics_in
 from sam_lungs.study.run_record import RunRecord
+from sam_lungs.summary.exposure import exposure_of_run
 from sam_lungs.summary.patients import Patients
-from sam_lungs.summary.statistics import estimate, summarize_cases
+from sam_lungs.summary.statistics import estimate, interval_name, summarize_cases
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import remove
 
@@ -35,9 +37,10 @@ class JoinedResults(NamedTuple):
     """The tables of a study.
 
     slices, volumes, cases: a row per slice, per volume and per patient. summary: a row per metric,
-    over all slices with lung. intervals: see `statistics.estimate`. empty_slices: a row per volume
-    whose slices without lung were segmented too; may be empty. left_out: for each folder that is
-    not in the tables, a line that says why. patients_from: where patients and subsets come from.
+    over all slices with lung, or over the volumes. intervals: see `statistics.estimate`.
+    empty_slices: a row per volume whose slices without lung were segmented too; may be empty.
+    left_out: for each folder that is not in the tables, a line that says why. patients_from: where
+    patients and subsets come from.
     records: of the volumes that have one, by image.
     """
 
@@ -69,7 +72,7 @@ def join_results(folder: Path, patients: Patients | None = None) -> JoinedResult
         image = volume_folder.name
         record = RunRecord.read(volume_folder)
         path = _find_table(volume_folder, record)
-        if path == NO_TABLE and image == layout.FIGURES_FOLDER:
+        if path == NO_TABLE and image in (layout.FIGURES_FOLDER, layout.METHODS_FOLDER):
             continue
         of = patients.find(image) if patients else _recorded(record)
         if isinstance(path, str) or of is None:
@@ -82,7 +85,10 @@ def join_results(folder: Path, patients: Patients | None = None) -> JoinedResult
         tables.append(table)
         if record:
             records[image] = record
-        rows.append(_volume_row(table) | dict(zip(("patient", "subset"), of, strict=True)))
+        of_volume = results.read_volume_metrics(volume_folder) if record else {}
+        rows.append(
+            _volume_row(table) | of_volume | dict(zip(("patient", "subset"), of, strict=True))
+        )
         if (volume_folder / layout.EMPTY_SLICES_NAME).exists():
             empty_slices.append(_empty_row(volume_folder))
     if not tables and left_out and patients:
@@ -99,8 +105,8 @@ def join_results(folder: Path, patients: Patients | None = None) -> JoinedResult
         slices,
         volumes,
         summarize_cases(volumes),
-        results.summarize(slices),
-        estimate(volumes),
+        _summarize(slices, volumes),
+        estimate(volumes).assign(exposure=exposure_of_run(records, volumes["image"]).exposure),
         pd.DataFrame(empty_slices),
         left_out,
         patients.source if patients else "run.json",
@@ -124,7 +130,11 @@ def warn_of_unknown_patients(runs: Iterable[JoinedResults]) -> None:
 def print_means(joined: JoinedResults) -> None:
     """Print the summary over slices, and the means of volumes and patients."""
     print(joined.summary.to_string(index=False))
-    print("\nMeans of volumes (bootstrap) and of patients (t), with 95 % intervals over patients:")
+    cases = len(joined.cases)
+    print(
+        "\nMeans of patients (case) and of volumes, with bootstrap intervals over patients"
+        f" ({interval_name(cases)}):"
+    )
     print(joined.intervals.round(4).to_string(index=False))
 
 
@@ -172,8 +182,17 @@ def _volume_row(table: pd.DataFrame) -> dict:
     for metric in results.summarize(table).to_dict("records"):
         row |= {f"{metric['metric']}_{name}": metric[name] for name in results.STATISTICS}
     if "predicted_pixels" in table:  # not in the authors' tables
-        row["volume_dice"] = results.volume_dice(table)
+        row["lung_slices_dice"] = results.lung_slices_dice(table)
+    if "interactions" in table and table["interactions"].notna().any():
+        row["interactions"] = table["interactions"].sum()
     return row
+
+
+def _summarize(slices: pd.DataFrame, volumes: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per metric, over all slices; those of whole volumes are over the volumes."""
+    names = [*volume_metrics_in(volumes), *(["interactions"] if "interactions" in volumes else [])]
+    of_volumes = results.statistics_of(volumes[names]).assign(slices=pd.NA)
+    return pd.concat([results.summarize(slices), of_volumes], ignore_index=True)
 
 
 def _empty_row(folder: Path) -> dict:

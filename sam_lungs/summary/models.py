@@ -40,7 +40,7 @@ def different_inputs(runs: dict[str, JoinedResults]) -> list[str]:
             for run in (runs[first], runs[second])
         ]
         both = sorted(inputs[0].keys() & inputs[1].keys())
-        if other := [image for image in both if inputs[0][image] != inputs[1][image]]:
+        if other := [image for image in both if _differ(inputs[0][image], inputs[1][image])]:
             lines.append(
                 f"{first} and {second} had other images, windows, masks or labels in"
                 f" {len(other)} of {len(both)} volumes, such as {other[0]}; their difference is"
@@ -66,7 +66,14 @@ def _facts(record: RunRecord) -> dict:
     }
 
 
-def _inputs(record: RunRecord) -> tuple:
-    """Return what decides the slices and reference masks."""
+def _inputs(record: RunRecord) -> dict:
+    """Return what decides the slices and reference masks; masks may be scored without an image."""
     masks = [identity.get("sha256") for identity in record.masks]
-    return record.image.get("sha256"), record.window_hu, masks, record.reading.get("objects")
+    inputs = {"masks": masks, "objects": record.reading.get("objects")}
+    if record.image:
+        inputs |= {"image": record.image.get("sha256"), "window": record.window_hu}
+    return inputs
+
+
+def _differ(first: dict, second: dict) -> bool:
+    return any(first[name] != second[name] for name in first.keys() & second.keys())

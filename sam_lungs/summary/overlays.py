@@ -16,7 +16,7 @@ from sam_lungs.data.case_files import CaseFiles, Reading
 from sam_lungs.data.nifti import read_nifti
 from sam_lungs.data.windowing import Window, slice_to_rgb
 from sam_lungs.prompts.protocols import PromptProtocol
-from sam_lungs.prompts.rules import make_united_prompts
+from sam_lungs.prompts.volume import VolumePrompts
 from sam_lungs.study.layout import MASKS_NAME, RAW_DATA_NAME, RUN_NAME
 from sam_lungs.study.pictures import PREDICTED_RGBA, draw_prediction, pixel_aspect, upright
 from sam_lungs.study.results import read_raw_data
@@ -28,6 +28,8 @@ GIF_WIDTH = 320
 GIF_FRAMES = 60
 GIF_FRAME_MS = 100
 CONTOUR_RGB = (0, 255, 0)
+# Of masks that were made elsewhere.
+NO_PROMPTS = {"points": "none", "negative": "none", "box": False}
 
 
 class ProcessedVolume(NamedTuple):
@@ -47,20 +49,20 @@ class ProcessedVolume(NamedTuple):
 def read_processed(results_folder: Path) -> ProcessedVolume | None:
     """Read a volume's results, and the image and masks that they were made from.
 
-    Returns `None` for a run without `--save_masks`, and for a folder without `run.json`, such as
-    the authors' published ones.
+    Returns `None` for a run without `--save_masks`, for masks that were scored without their image,
+    and for a folder without `run.json`, such as the authors' published ones.
 
     The result files are not verified; `join_results` does that.
 
     Raises `InputError` when a file is missing or cannot be read, or an input file was changed.
     """
     record = RunRecord.read(results_folder)
-    if record is None or MASKS_NAME not in (record.files or {}):
+    if record is None or not record.image or MASKS_NAME not in (record.files or {}):
         return None
     path = results_folder / RUN_NAME
     try:
         case = read_case(_files(record))
-        protocol = PromptProtocol(**record.protocol)
+        protocol = PromptProtocol(**(record.protocol or NO_PROMPTS))
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a run record; process its image again") from error
     # Before the faults, because a changed file may have some.
@@ -103,6 +105,8 @@ def draw_extremes(volume: ProcessedVolume) -> Figure:
     ranked = volume.table.dropna(subset=["dice"]).sort_values("dice", kind="stable")
     chosen = {"worst": 0, "median": (len(ranked) - 1) // 2, "best": len(ranked) - 1}
     image, masks = volume.case.image, volume.case.masks
+    slices_of_labels = volume.case.slices_of_labels
+    prompts = VolumePrompts(masks.array, slices_of_labels, volume.protocol, volume.objects)
     figure = Figure(figsize=(7, 3), layout="constrained")
     panels = figure.subplots(1, len(chosen))
     for axes, (name, rank) in zip(panels, chosen.items(), strict=True):
@@ -110,8 +114,8 @@ def draw_extremes(volume: ProcessedVolume) -> Figure:
         index = int(row["slice"])
         image_rgb = slice_to_rgb(image.array[:, :, index], volume.case.window)
         labels, predicted = masks.array[:, :, index], volume.predicted[:, :, index]
-        prompts = make_united_prompts(labels, volume.protocol, volume.objects)
-        draw_prediction(axes, image_rgb, labels, prompts, predicted, image.geometry, marker_size=9)
+        united = prompts.at(index).united
+        draw_prediction(axes, image_rgb, labels, united, predicted, image.geometry, marker_size=9)
         axes.set_title(f"{name}: slice {index}, Dice {row['dice']:.3f}", fontsize=9)
     figure.supxlabel(
         "blue: predicted mask; green: reference contours; stars: positive (green) and negative"

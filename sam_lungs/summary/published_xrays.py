@@ -12,7 +12,7 @@ import pandas as pd
 
 from sam_lungs.data.montgomery import CASES
 from sam_lungs.study.metrics import METRICS
-from sam_lungs.summary.compare import TOLERANCE
+from sam_lungs.summary.agreement import TOLERANCE
 
 PUBLISHED_XRAYS = Path(__file__).with_name("published_xrays.csv")
 

@@ -17,6 +17,8 @@ from sam_lungs.study.layout import DEBUG_FOLDER, FIGURES_FOLDER, REPORT_NAME, pi
 from sam_lungs.study.results import write_csv
 from sam_lungs.study.run_record import RunRecord, code_sha256
 from sam_lungs.summary import compare, figures
+from sam_lungs.summary.agreement import agreement, slice_means
+from sam_lungs.summary.effort import effort_of, rivals
 from sam_lungs.summary.join import (
     JoinedResults,
     join_results,
@@ -29,8 +31,10 @@ from sam_lungs.summary.overlays import draw_extremes, read_processed, save_anima
 from sam_lungs.summary.patients import Patients
 from sam_lungs.summary.published import published_slices
 from sam_lungs.summary.published_xrays import compare_with_published_xrays
+from sam_lungs.summary.ranking import RANKING_NAME, rank_runs
+from sam_lungs.summary.statistics import interval_name
 from sam_lungs.utils.errors import InputError
-from sam_lungs.utils.files import atomic_write
+from sam_lungs.utils.files import atomic_write, remove
 
 TEMPLATE = Path(__file__).with_name("report.html")
 GALLERY_SLICES = 12
@@ -72,8 +76,10 @@ def write_report(
         "different_inputs": different_inputs(runs),
         "title": title,
         "names": sorted({str(each.segmenter.get("model")) for each in study.records.values()}),
+        "are_prompted": any(each.protocol for each in study.records.values()),
         "headline": _headline(study.intervals),
         "patients": _patients(study),
+        "interval_names": _interval_names(study.intervals),
         "volumes": study.volumes,
         "empty_slices": study.empty_slices,
         "left_out": study.left_out,
@@ -117,7 +123,7 @@ def _patients(study: JoinedResults) -> str:
 
 
 def _headline(intervals: pd.DataFrame) -> pd.DataFrame:
-    """Return the table of intervals for readers."""
+    """Return the table of intervals for readers; the mean over patients comes first."""
 
     def with_interval(row: pd.Series, name: str) -> str:
         mean, low, high = (row[f"{name}_{part}"] for part in ("avg", "low", "high"))
@@ -127,14 +133,20 @@ def _headline(intervals: pd.DataFrame) -> pd.DataFrame:
         {
             "subset": intervals["subset"],
             "metric": intervals["metric"],
-            "mean over slices": intervals["slice_avg"].map("{:.4f}".format),
-            "mean over volumes (95 %)": intervals.apply(with_interval, axis=1, name="volume"),
-            "mean over patients (95 %)": intervals.apply(with_interval, axis=1, name="case"),
+            "mean over patients": intervals.apply(with_interval, axis=1, name="case"),
+            "mean over volumes": intervals.apply(with_interval, axis=1, name="volume"),
             "patients": intervals["cases"],
             "volumes": intervals["volumes"],
             "slices": intervals["slices"],
+            "interactions per volume": intervals["interactions"],
+            "this model and this data": intervals["exposure"],
         }
     )
+
+
+def _interval_names(intervals: pd.DataFrame) -> dict[str, str]:
+    """Return the name of the interval of each subset."""
+    return dict(intervals.groupby("subset", sort=False)["cases"].max().map(interval_name))
 
 
 def _draw_study(slices: pd.DataFrame, folder: Path) -> list[Picture]:
@@ -160,20 +172,46 @@ def _compare_with_published(
         caption = "Dice score of each slice, published and reproduced."
         pairs = pairs.merge(slices[["image", "slice", "subset"]])
         pictures = [_save(figures.draw_published(pairs), folder, "published", caption)]
-    return {"verdict": compare.verdict(table), "published": table, "published_figures": pictures}
+    of_all = len(table) == len(compare.published_volumes())
+    return {
+        "verdict": compare.verdict(table),
+        "published": table,
+        "agreement": agreement(table) if len(table) else table,
+        "slice_means": slice_means(table) if of_all else table.head(0),
+        "published_figures": pictures,
+    }
 
 
 def _compare_runs(runs: dict[str, JoinedResults], results_folder: Path, folder: Path) -> dict:
-    """Compare all runs in `comparison.csv`, and return how the others differ from the first."""
+    """Compare all runs in `comparison.csv`, and return how the others differ from the first.
+
+    More than two runs are ranked in `ranking.csv`.
+    """
+    remove(results_folder / RANKING_NAME)
     if len(runs) == 1:
-        return {"comparison": None, "comparison_figures": []}
+        return {"comparison": None, "comparison_figures": [], "ranking": None, "rivals": []}
     table = compare.compare_runs(runs)
     write_csv(table, results_folder / compare.COMPARISON_NAME)
+    ranking = None
+    if len(runs) > 2:
+        ranking = rank_runs(runs)
+        write_csv(ranking, results_folder / RANKING_NAME)
     figure = figures.draw_prompt_effects({name: run.intervals for name, run in runs.items()})
-    caption = "Mean Dice score over volumes of each run, with its 95 % interval over patients."
+    caption = "Mean Dice score over patients of each run, with its 95 % interval."
+    pictures = [_save(figure, folder, "prompts", caption)]
+    effort = effort_of(runs)
+    if effort["interactions"].nunique() > 1:
+        caption = (
+            "Mean Dice score over patients, with its 95 % interval, and the interactions per volume"
+            " that it takes: points, and 2 for each box."
+        )
+        pictures.append(_save(figures.draw_effort(effort), folder, "effort", caption))
+    with_first = table[table["first"] == next(iter(runs))]
     return {
-        "comparison": table[table["first"] == next(iter(runs))],
-        "comparison_figures": [_save(figure, folder, "prompts", caption)],
+        "comparison": with_first,
+        "comparison_figures": pictures,
+        "ranking": ranking,
+        "rivals": rivals(runs, with_first),
     }
 
 
@@ -250,7 +288,7 @@ def _settings(record: RunRecord) -> dict[str, str]:
         "model": record.segmenter.get("model"),
         "weights": record.segmenter.get("weights"),
         "precision of the encoder": options.get("precision"),
-        "prompts": record.protocol,
+        "prompts": record.protocol or "made elsewhere",
         "objects": options.get("objects", "together"),
         "mask": record.segmenter.get("mask_choice"),
         "window": reading.get("window"),
@@ -272,6 +310,8 @@ def _settings(record: RunRecord) -> dict[str, str]:
     if objects := reading.get("objects"):
         labels = {name: "+".join(map(str, each)) for name, each in objects.items()}
         settings["labels of the objects"] = ", ".join(f"{name} {labels[name]}" for name in labels)
+    if record.predictions:
+        settings["scored masks"] = ", ".join(Path(each["file"]).name for each in record.predictions)
     if reading.get("spacing_mm"):
         settings["spacing in mm"] = ", ".join(map(str, reading["spacing_mm"]))
     return settings
@@ -289,5 +329,8 @@ def _data_uri(kind: str, content: bytes) -> str:
 
 def _to_html(table: pd.DataFrame) -> str:
     shown = table.rename(columns=lambda name: str(name).replace("_", " "))
+    # `na_rep` has no effect on integers.
+    integers = shown.select_dtypes("Int64")
+    shown = shown.assign(**integers.astype(object).where(integers.notna(), "-"))
     html = shown.to_html(index=False, border=0, na_rep="-", float_format="{:.4f}".format)
     return Markup(html)

@@ -1,20 +1,23 @@
 """Means of a study with 95 % intervals.
 
 A case is a patient. Slices of one patient are alike, and so are two scans of one patient.
-Intervals are therefore over cases, never over slices.
+Intervals are therefore over cases, never over slices. All are percentiles of the bootstrap over
+cases; `benchmarks/intervals.py` measures how often they hold the true mean.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from sam_lungs.study.metrics import ALL_METRICS
+from sam_lungs.study.metrics import metrics_in, volume_metrics_in
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 SEED = 0
+# With fewer cases there is no interval; below the second number it is called approximate.
+FEWEST_CASES = 6
+APPROXIMATE_BELOW = 50
 
 
 def patient_of(volumes: pd.DataFrame) -> pd.Series:
@@ -22,14 +25,26 @@ def patient_of(volumes: pd.DataFrame) -> pd.Series:
     return volumes["patient"].fillna(volumes["image"]).rename("case")
 
 
-def summarize_cases(volumes: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per case: its name, the averages of its volumes' averages, and their number.
+def interval_name(cases: int) -> str:
+    """Return the name of the interval over a number of cases, for readers."""
+    if cases < FEWEST_CASES:
+        return f"no interval, fewer than {FEWEST_CASES} patients"
+    return f"{CONFIDENCE:.0%}" + (", approximate" if cases < APPROXIMATE_BELOW else "")
 
-    volumes: columns `image`, `patient`, and the average of each metric, such as `dice_avg`.
+
+def summarize_cases(volumes: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per case: its name, the means over its volumes, and their number.
+
+    The means are of the metrics that at least one volume has, and of `interactions`, NaN where it
+    is not known of one of them.
+
+    volumes: as for `estimate`.
     """
-    averages = [f"{metric}_avg" for metric in _metrics_of(volumes)]
     by_case = volumes.groupby(patient_of(volumes))
-    return by_case[averages].mean().assign(volumes=by_case.size()).reset_index()
+    means = by_case[list(_metric_columns(volumes).values())].mean()
+    return means.assign(
+        interactions=by_case.apply(_interactions), volumes=by_case.size()
+    ).reset_index()
 
 
 def estimate(volumes: pd.DataFrame) -> pd.DataFrame:
@@ -37,75 +52,98 @@ def estimate(volumes: pd.DataFrame) -> pd.DataFrame:
 
     Volumes whose subset is not known are in `all` only.
 
-    volumes: a row per volume: `image`, `patient`, `subset` and, for each metric, its average over
-        the volume's slices and the number of these slices, such as `dice_avg` and `dice_slices`.
+    volumes: a row per volume: `image`, `patient`, `subset`; for each slice metric its average over
+        the volume's slices and the number of these slices, such as `dice_avg` and `dice_slices`;
+        for each volume metric its value, such as `dice_3d`; perhaps `interactions`.
 
     Columns: those of `intervals.csv` in docs/results.md.
     """
     groups = {"all": volumes}
     if volumes["subset"].nunique(dropna=False) > 1:
         groups |= dict(iter(volumes.groupby("subset")))
-    return pd.DataFrame(
+    table = pd.DataFrame(
         [
-            {"subset": subset, "metric": metric} | _estimate_metric(group, metric)
+            {"subset": subset, "metric": metric} | _estimate_metric(group, metric, column)
             for subset, group in groups.items()
-            for metric in _metrics_of(group)
+            for metric, column in _metric_columns(group).items()
         ]
     )
+    return table.astype({"slices": "Int64"})
+
+
+def draw_cases(cases: int) -> np.ndarray:
+    """Return the bootstrap's draws of cases with replacement: (RESAMPLES, cases) int indices."""
+    # Not by SciPy: the last digit of its limits depends on its version.
+    return np.random.default_rng(SEED).integers(cases, size=(RESAMPLES, cases))
 
 
 def bootstrap_interval(
-    statistic: Callable[..., np.ndarray], *samples: np.ndarray
+    statistic: Callable[..., np.ndarray], *samples: np.ndarray, confidence: float = CONFIDENCE
 ) -> tuple[float, float]:
     """Return a statistic's bootstrap interval: percentiles over RESAMPLES draws of the cases.
 
     statistic: takes an array (RESAMPLES, cases) per sample, and `axis`.
-    samples: arrays (cases,). A draw takes the same cases from each. One case has the interval NaN.
+    samples: arrays (cases,). A draw takes the same cases from each.
+
+    Returns NaN for fewer than FEWEST_CASES cases.
     """
     cases = len(samples[0])
-    if cases < 2:
+    if cases < FEWEST_CASES:
         return np.nan, np.nan
-    # Not by SciPy: the last digit of its limits depends on its version.
-    drawn = np.random.default_rng(SEED).integers(cases, size=(RESAMPLES, cases))
+    drawn = draw_cases(cases)
     values = statistic(*(sample[drawn] for sample in samples), axis=1)
-    return tuple(np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]).tolist())
+    return tuple(np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist())
 
 
-def _metrics_of(volumes: pd.DataFrame) -> list[str]:
-    """Return the metrics that at least one volume has."""
-    known = volumes.dropna(axis="columns", how="all")
-    return [metric for metric in ALL_METRICS if f"{metric}_avg" in known]
+def mean_interval(
+    values: pd.Series, cases: pd.Series, confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """Return the bootstrap interval of a mean over volumes; a case is drawn with all its volumes.
 
-
-def _estimate_metric(volumes: pd.DataFrame, metric: str) -> dict:
-    volumes = volumes.dropna(subset=[f"{metric}_avg"])
-    values, slices = volumes[f"{metric}_avg"], volumes[f"{metric}_slices"]
-    by_case = values.groupby(patient_of(volumes))
-    volume_low, volume_high = bootstrap_interval(
+    values, cases: a value and the case of each volume, with the same index.
+    """
+    by_case = values.groupby(cases)
+    return bootstrap_interval(
         lambda sums, counts, axis: sums.sum(axis) / counts.sum(axis),
         by_case.sum().to_numpy(),
         by_case.size().to_numpy(),
+        confidence=confidence,
     )
-    case_low, case_high = _t_interval(by_case.mean().to_numpy())
+
+
+def _metric_columns(volumes: pd.DataFrame) -> dict[str, str]:
+    """Return the metrics that at least one volume has, and the columns of their values."""
+    known = volumes.dropna(axis="columns", how="all").columns
+    averages = [name.removesuffix("_avg") for name in known if name.endswith("_avg")]
+    of_slices = {metric: f"{metric}_avg" for metric in metrics_in(averages)}
+    return of_slices | {metric: metric for metric in volume_metrics_in(known)}
+
+
+def _estimate_metric(volumes: pd.DataFrame, metric: str, column: str) -> dict:
+    volumes = volumes.dropna(subset=[column])
+    values, cases = volumes[column], patient_of(volumes)
+    of_cases = values.groupby(cases).mean()
+    slices, slice_avg = pd.NA, np.nan
+    if column != metric:
+        of_volumes = volumes[f"{metric}_slices"]
+        slices, slice_avg = of_volumes.sum(), (values * of_volumes).sum() / of_volumes.sum()
+    volume_low, volume_high = mean_interval(values, cases)
+    case_low, case_high = bootstrap_interval(np.mean, of_cases.to_numpy())
     return {
-        "cases": len(by_case),
+        "cases": len(of_cases),
         "volumes": len(volumes),
-        "slices": slices.sum(),
-        "slice_avg": (values * slices).sum() / slices.sum(),
+        "slices": slices,
+        "slice_avg": slice_avg,
         "volume_avg": values.mean(),
         "volume_low": volume_low,
         "volume_high": volume_high,
-        "case_avg": by_case.mean().mean(),
+        "case_avg": of_cases.mean(),
         "case_low": case_low,
         "case_high": case_high,
+        "interactions": _interactions(volumes),
     }
 
 
-def _t_interval(values: np.ndarray) -> tuple[float, float]:
-    cases = len(values)
-    if cases < 2:
-        return np.nan, np.nan
-    # Rounded, because its twelfth digit depends on SciPy's version.
-    quantile = round(stats.t.ppf((1 + CONFIDENCE) / 2, cases - 1), 9)
-    half_width = quantile * stats.sem(values)
-    return float(values.mean() - half_width), float(values.mean() + half_width)
+def _interactions(volumes: pd.DataFrame) -> float:
+    """Return the mean number of interactions per volume; NaN unless it is known of all volumes."""
+    return volumes.reindex(columns=["interactions"])["interactions"].mean(skipna=False)

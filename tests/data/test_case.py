@@ -69,13 +69,13 @@ def test_a_case_without_faults(tmp_path):
     assert replace(case, files=replace(case.files, given_name="s1")).name == "s1"
 
 
-def test_slices_without_lung_are_skipped_or_prompted_by_the_nearest_slice_with_lung(read):
+def test_slices_of_labels_are_those_with_a_pixel_of_it(read):
     masks = MASKS.copy()
     masks[:, :, 2] = 0
+    masks[:, :, 4] = np.where(MASKS[:, :, 4] == 2, 2, 0)
     case = read(IMAGE, masks)
+    assert case.slices_of_labels == {1: [1, 3], 2: [1, 3, 4]}
     assert case.lung_slices == [1, 3, 4]
-    assert case.prompted("skip") == {1: 1, 3: 3, 4: 4}
-    assert case.prompted("nearest") == {0: 1, 1: 1, 2: 1, 3: 3, 4: 4}
 
 
 def test_every_fault_is_collected_and_names_its_file(read):

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from sam_lungs.data.readers import read_volume
 from sam_lungs.prompts.protocols import POINTS, PROTOCOLS, PromptProtocol
-from sam_lungs.prompts.rules import make_prompts, make_united_prompts
+from sam_lungs.prompts.rules import make_prompts
 
 PAPER = PromptProtocol()
 
@@ -281,21 +281,6 @@ def test_a_box_only_has_no_points():
     assert (prompts.points_rc.shape, prompts.labels.shape) == ((0, 2), (0,))
     assert prompts.points_xy.shape == (0, 2)
     assert prompts.box_rc.tolist() == [0, 1, 1, 3]
-
-
-@pytest.mark.parametrize("name", PROTOCOLS)
-def test_objects_apart_are_prompted_as_if_there_were_no_others(name):
-    masks = drawing("11..22", "11.222", "......")
-    apart = make_united_prompts(masks, PROTOCOLS[name], "apart")
-    alone = [make_prompts(np.where(masks == label, 7, 0), PROTOCOLS[name]) for label in (1, 2)]
-    for each, same in zip(apart, alone, strict=True):
-        np.testing.assert_array_equal(each.points_rc, same.points_rc)
-        np.testing.assert_array_equal(each.labels, same.labels)
-        np.testing.assert_array_equal(each.box_rc, same.box_rc)
-    (together,) = make_united_prompts(masks, PROTOCOLS[name], "together")
-    np.testing.assert_array_equal(
-        together.points_rc, make_prompts(masks, PROTOCOLS[name]).points_rc
-    )
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)

@@ -1,3 +1,5 @@
+import shutil
+
 import pandas as pd
 import pytest
 from conftest import assert_refused
@@ -23,13 +25,32 @@ def test_the_table_is_written_and_printed(run, runs, tmp_path):
     assert done.returncode == 0
     (line,) = done.stderr.splitlines()
     assert "the patients of 5 of 5 volumes are not known" in line
-    _, header, row, *_ = (line.split() for line in done.stdout.splitlines())
+    lines = [line.split() for line in done.stdout.splitlines()]
+    start = next(number for number, words in enumerate(lines) if words[:2] == ["first", "second"])
+    header, row = lines[start : start + 2]
     table = pd.read_csv(tmp_path / "comparison" / "comparison.csv")
     assert header == list(table.columns)
     assert row[:4] == ["paper", "no_box", "jaccard", "5"]
     assert table["difference"].tolist() == pytest.approx([0.15, 0.15])
-    assert table["p"].tolist() == [0.0625, 0.0625]
+    assert table["p"].tolist() == table["effect_p"].tolist() == [0.0625, 0.0625]
     assert table["p_holm"].tolist() == [0.125, 0.125]
+    assert table[["slices", "slices_left_out"]].values.tolist() == [[5, 0], [5, 0]]
+    assert not (tmp_path / "comparison" / "ranking.csv").exists()
+
+
+def test_more_than_two_runs_are_ranked(run, runs, tmp_path):
+    third = shutil.copytree(runs[0], tmp_path / "third")
+    done = run(SCRIPT, "-r", *runs, third, "--output_folder", tmp_path / "comparison")
+    assert done.returncode == 0
+    table = pd.read_csv(tmp_path / "comparison" / "ranking.csv")
+    assert table["run"].tolist() == ["no_box", "paper", "third"]
+    assert table["rank"].tolist() == [1, 2, 2]
+    assert table["case_avg"].tolist() == pytest.approx([0.65, 0.5, 0.5])
+    assert table["leader_not_best"].isna().all()  # five patients
+    assert "leader_not_best" in done.stdout
+    # Of two runs there is none, and none of an earlier comparison.
+    assert run(SCRIPT, "-r", *runs, "--output_folder", tmp_path / "comparison").returncode == 0
+    assert not (tmp_path / "comparison" / "ranking.csv").exists()
 
 
 def test_patients_are_a_pattern(run, runs, tmp_path):

@@ -80,7 +80,7 @@ def test_a_volume_between_two_broken_ones(run, volumes, vit_b, reference_row, tm
     results = tmp_path / "out" / "results" / "image_a"
     assert [path.name for path in results.parent.iterdir()] == ["image_a"]
     row = pd.read_csv(results / "raw_data.csv").iloc[1]
-    assert row.tolist() == pytest.approx([1, *reference_row], rel=1e-5)
+    assert row.tolist() == pytest.approx([1, *reference_row, 5], rel=1e-5)
     run_record = json.loads((results / "run.json").read_text())
     assert run_record["other_options"]["checkpoint"] == str(vit_b)
     assert (results / "debug" / "slice_1_prediction.png").stat().st_size > 10_000
@@ -116,7 +116,7 @@ def test_several_protocols_and_kept_embeddings(run, volumes, vit_b, reference_ro
 
     first = study(tmp_path / "first")
     row = pd.read_csv(tmp_path / "first" / "paper" / "image_a" / "raw_data.csv").iloc[1]
-    assert row.tolist() == pytest.approx([1, *reference_row], rel=1e-4)
+    assert row.tolist() == pytest.approx([1, *reference_row, 5], rel=1e-4)
     assert first.keys() == {"paper", "no_box", "centroid_points"}
     assert len(set(first.values())) == 3
     (kept,) = (tmp_path / "embeddings" / "vit_b" / "image_a").iterdir()

@@ -44,7 +44,7 @@ def prompt(positive=(), negative=(), box=None) -> Prompts:
 
 
 def in_window(values: np.ndarray, window: Window = LUNG_WINDOW) -> np.ndarray:
-    return PromptedSlice(0, values, None, None, [], window.range_hu).in_window
+    return PromptedSlice(0, values, None, None, [], [], window.range_hu).in_window
 
 
 def drawn(mask: np.ndarray) -> list[str]:

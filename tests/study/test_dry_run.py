@@ -62,6 +62,13 @@ def test_the_table_describes_every_volume(pairs, weights, tmp_path, capsys):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_metrics_in_3d_are_rehearsed(pairs, weights, capsys):
+    metrics = ("jaccard", "dice", "dice_3d", "hd95_3d")
+    given = {"metrics": metrics, "empty_slices": "nearest"}
+    assert check_study(options(pairs, weights, **given)) == 0
+    assert "6 slices of 2 volumes to segment with vit_l: about 0:00:0" in capsys.readouterr().out
+
+
 def test_every_fault_is_listed(pairs, weights, tmp_path, capsys):
     images, masks = pairs
     save_nifti(images[0], np.abs(IMAGE))

@@ -9,12 +9,12 @@ import pytest
 from sam_lungs.data.case_files import CaseFiles, Reading
 from sam_lungs.prompts.protocols import PROTOCOLS, PromptProtocol
 from sam_lungs.study.input_options import parse_allow, parse_labels, parse_spacing
+from sam_lungs.study.measurement_options import parse_metrics, parse_tolerances
 from sam_lungs.study.options import (
     PAPER,
     Options,
     parse_count,
     parse_layers,
-    parse_metrics,
     parse_models,
     parse_rows,
 )
@@ -65,10 +65,14 @@ def test_prompt_options_make_a_protocol():
         ({"model": "vit_b,medsam", "model_folder": Path("a")}, "--model_folder is for one model"),
         ({"draw": ("mask",)}, "--draw has no effect; add --debug"),
         ({"embeddings_precision": "float16"}, "--embeddings_precision has no effect; add --emb"),
-        ({"tolerance_mm": 2.0}, "--tolerance_mm has no effect; add --metrics nsd"),
+        ({"tolerance_mm": (2.0,)}, "--tolerance_mm has no effect; add --metrics nsd"),
+        ({"metrics": ("dice_3d",)}, "metrics in 3-D are of all slices; add --empty_slices nearest"),
         ({"slice": 1, "save_masks": True}, "--save_masks has no effect with --slice"),
         ({"slice": 1, "overwrite": True}, "--overwrite has no effect with --slice"),
-        ({"slice": 1, "metrics": ("volume_dice",)}, "volume_dice has no value with --slice"),
+        (
+            {"slice": 1, "metrics": ("lung_slices_dice",)},
+            "lung_slices_dice has no value with --slice",
+        ),
         ({"metrics": ("one_click",)}, "one_click needs one point per prompt; add --objects apart"),
         ({"metrics": ("one_click",), "objects": "apart"}, "--prompts points or centroid_points"),
         ({"metrics": ("one_click",), "prompts": ("points",)}, "add --objects apart"),
@@ -265,6 +269,13 @@ def test_layers_are_in_a_fixed_order_and_known():
 @pytest.mark.parametrize("text", ["nsd", "nsd,dice", "jaccard,dice,nsd,nsd"])
 def test_metrics_that_make_the_same_tables_are_the_same_option(text):
     assert parse_metrics(text) == ("jaccard", "dice", "nsd")
+
+
+def test_tolerances_are_sorted_and_have_names_of_their_own():
+    assert parse_tolerances("5,1,2.5,1") == (1, 2.5, 5)
+    for text in ("", "near", "-1", "nan", "inf", "1,,2", "1,1.0000001"):
+        with pytest.raises(InputError, match="give numbers of mm, at least 0"):
+            parse_tolerances(text)
 
 
 @pytest.mark.parametrize("parse", [parse_count, parse_rows])

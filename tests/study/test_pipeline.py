@@ -9,8 +9,8 @@ import torch
 from conftest import chest, tiny_sam
 
 from sam_lungs.data.windowing import LUNG_WINDOW, slice_to_rgb
-from sam_lungs.prompts.protocols import PROTOCOLS
-from sam_lungs.prompts.rules import make_prompts, make_united_prompts
+from sam_lungs.prompts.protocols import PROTOCOLS, PromptProtocol, Prompts
+from sam_lungs.prompts.rules import make_prompts
 from sam_lungs.segmenters.base import segment
 from sam_lungs.segmenters.embeddings import EmbeddingStore
 from sam_lungs.segmenters.sam import SamSegmenter
@@ -28,10 +28,17 @@ def segmenters(count: int = 1) -> list[SamSegmenter]:
     return [SamSegmenter(tiny_sam(), CPU) for _ in range(count)]
 
 
+def apart(masks: np.ndarray, protocol: PromptProtocol) -> list[Prompts]:
+    """The prompts of each label, as if there were no others."""
+    labels = np.unique(masks[masks > 0])
+    return [make_prompts(np.where(masks == label, masks, 0), protocol) for label in labels]
+
+
 def read(index: int, protocols=(PROTOCOLS["paper"],)) -> PromptedSlice:
     voxels, masks = IMAGE[:, :, index], MASKS[:, :, index]
     prompts = [[make_prompts(masks, protocol)] for protocol in protocols]
-    return PromptedSlice(index, voxels, masks, slice_to_rgb(voxels, LUNG_WINDOW), prompts)
+    rgb = slice_to_rgb(voxels, LUNG_WINDOW)
+    return PromptedSlice(index, voxels, masks, rgb, prompts, [0] * len(prompts))
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +91,7 @@ def test_masks_of_objects_are_united(batch_size):
 
     def read_apart(index: int) -> PromptedSlice:
         protocols = (PROTOCOLS["box_only"], PROTOCOLS["points"])
-        prompts = [make_united_prompts(MASKS[:, :, index], each, "apart") for each in protocols]
+        prompts = [apart(MASKS[:, :, index], each) for each in protocols]
         return replace(read(index), prompts=prompts)
 
     (segmenter,) = segmenters()
@@ -104,7 +111,7 @@ def test_the_three_masks_of_a_click_are_those_that_the_segmenter_decodes(batch_s
     """Slice 5 has one object, the others have two."""
 
     def read_apart(index: int) -> PromptedSlice:
-        prompts = make_united_prompts(MASKS[:, :, index], PROTOCOLS["points"], "apart")
+        prompts = apart(MASKS[:, :, index], PROTOCOLS["points"])
         return replace(read(index), prompts=[prompts])
 
     (segmenter,) = segmenters()

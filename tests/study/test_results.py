@@ -10,17 +10,24 @@ import pytest
 from sam_lungs.study.results import (
     EmptySlice,
     SliceResult,
+    lung_slices_dice,
     read_empty_slices,
     read_raw_data,
-    write_volume_tables,
+    read_volume_metrics,
+    slices_table,
 )
+from sam_lungs.study.results import write_volume_tables as write_tables
 from sam_lungs.utils.errors import InputError
 
 SLICES = [
     SliceResult(0, None, None, None, 0, None),
-    SliceResult(1, 0.5, 2 / 3, 0.75, 10, 20),
-    SliceResult(2, 0.25, 0.4, 0.1, 30, 7),
+    SliceResult(1, 0.5, 2 / 3, 0.75, 10, 20, 5),
+    SliceResult(2, 0.25, 0.4, 0.1, 30, 7, 0),
 ]
+
+
+def write_volume_tables(folder, slices, of_volume=None, empty_slices=None) -> None:
+    write_tables(folder, slices_table(slices), of_volume or {}, empty_slices)
 
 
 def rows(path) -> list[list[str]]:
@@ -30,10 +37,10 @@ def rows(path) -> list[list[str]]:
 def test_the_tables_of_a_volume(tmp_path):
     write_volume_tables(tmp_path / "image", SLICES)
     assert (tmp_path / "image" / "raw_data.csv").read_bytes() == (
-        b"slice,jaccard,dice,score,lung_pixels,predicted_pixels\n"
-        b"0,,,,0,\n"
-        b"1,0.5,0.6666666666666666,0.75,10,20\n"
-        b"2,0.25,0.4,0.1,30,7\n"
+        b"slice,jaccard,dice,score,lung_pixels,predicted_pixels,interactions\n"
+        b"0,,,,0,,\n"
+        b"1,0.5,0.6666666666666666,0.75,10,20,5\n"
+        b"2,0.25,0.4,0.1,30,7,0\n"
     )
     header, of_jaccard, of_dice = rows(tmp_path / "image" / "results.csv")
     assert header == ["metric", "min", "max", "avg", "std", "slices"]
@@ -48,20 +55,31 @@ def test_the_tables_of_a_volume(tmp_path):
 def test_requested_metrics_get_columns_and_rows(tmp_path):
     slices = [
         SLICES[0],
-        replace(SLICES[1], nsd=0.5, hd95_mm=3.0),
-        SliceResult(2, 0.0, 0.0, 0.1, 30, 0, nsd=0.0, hd95_mm=math.nan),
+        replace(SLICES[1], more={"nsd_1mm": 0.5, "hd95_mm": 3.0}),
+        SliceResult(2, 0.0, 0.0, 0.1, 30, 0, more={"nsd_1mm": 0.0, "hd95_mm": math.nan}),
     ]
-    write_volume_tables(tmp_path, slices, metrics=("hd95_mm", "nsd", "volume_dice"))
+    write_volume_tables(tmp_path, slices, {"dice_3d": 0.25, "interactions": 5})
     header, *_, last = rows(tmp_path / "raw_data.csv")
-    assert header[-2:] == ["nsd", "hd95_mm"]
+    assert header[-2:] == ["nsd_1mm", "hd95_mm"]
     assert last[-2:] == ["0.0", ""]
     table = pd.read_csv(tmp_path / "results.csv", index_col="metric")
-    assert table.index.tolist() == ["jaccard", "dice", "nsd", "hd95_mm", "volume_dice"]
-    assert table["slices"].fillna(-1).tolist() == [2, 2, 2, 1, -1]
-    assert table["avg"].tolist()[2:4] == [0.25, 3.0]
+    assert table.index.tolist() == [
+        *("jaccard", "dice", "nsd_1mm", "hd95_mm", "dice_3d", "interactions"),
+    ]
+    assert table["slices"].fillna(-1).tolist() == [2, 2, 2, 1, -1, -1]
+    assert table["avg"].tolist()[2:] == [0.25, 3.0, 0.25, 5]
+    assert table.loc["dice_3d", ["min", "max", "std"]].isna().all()
+    assert read_volume_metrics(tmp_path) == {"dice_3d": 0.25}
+    read = read_raw_data(tmp_path / "raw_data.csv")
+    assert read["nsd_1mm"].dtype == float
+    assert read["interactions"].tolist()[1:] == [5, pd.NA]
+
+
+def test_the_dice_score_of_slices_with_lung():
+    slices = [SLICES[0], SLICES[1], SliceResult(2, 0.0, 0.0, 0.1, 30, 0)]
     # Intersections of 10 and 0 pixels; areas of 10 and 20, and of 30 and 0.
-    assert table.loc["volume_dice", "avg"] == pytest.approx(2 * 10 / (10 + 20 + 30 + 0))
-    assert table.loc["volume_dice", ["min", "max", "std"]].isna().all()
+    expected = pytest.approx(2 * 10 / (10 + 20 + 30 + 0))
+    assert lung_slices_dice(slices_table(slices)) == expected
 
 
 def test_empty_slices_are_read_back_and_a_later_run_removes_them(tmp_path):

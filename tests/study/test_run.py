@@ -20,18 +20,19 @@ from sam_lungs.data.case_files import CaseFiles
 from sam_lungs.data.nifti import read_nifti
 from sam_lungs.data.windowing import LUNG_WINDOW, slice_to_rgb
 from sam_lungs.prompts.protocols import PROTOCOLS, PromptProtocol
-from sam_lungs.prompts.rules import make_prompts, make_united_prompts
+from sam_lungs.prompts.rules import make_prompts
 from sam_lungs.segmenters import checkpoints, registry
 from sam_lungs.segmenters import devices as devices_module
 from sam_lungs.segmenters.base import segment
 from sam_lungs.segmenters.sam import SamSegmenter
 from sam_lungs.study import process
 from sam_lungs.study import run as study_run
-from sam_lungs.study.metrics import CLICK_METRICS, dice, jaccard, surface_agreement
+from sam_lungs.study.metrics import CLICK_METRICS, dice, jaccard
 from sam_lungs.study.options import Options
 from sam_lungs.study.results import read_raw_data
 from sam_lungs.study.run import run_study
 from sam_lungs.study.run_record import RunRecord
+from sam_lungs.study.surfaces import surface_agreement
 from sam_lungs.utils import provenance
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import sha256_of
@@ -88,7 +89,7 @@ def test_raw_data_has_a_row_per_slice_with_the_metrics_of_its_prediction(pair, w
     assert study(pair, weights) == 0
     table = read_raw_data(tmp_path / "results" / "image_a" / "raw_data.csv")
     assert table["slice"].tolist() == [0, 1, 2]
-    assert table.iloc[0, 1:].isna().tolist() == [True, True, True, False, True]
+    assert table.iloc[0, 1:].isna().tolist() == [True, True, True, False, True, True]
     segmenter = SamSegmenter(tiny_sam(), torch.device("cpu"))
     for index in (1, 2):
         rgb = slice_to_rgb(IMAGE[:, :, index], LUNG_WINDOW)
@@ -102,6 +103,7 @@ def test_raw_data_has_a_row_per_slice_with_the_metrics_of_its_prediction(pair, w
             "dice": dice(prediction.mask, reference > 0),
             "lung_pixels": np.count_nonzero(reference),
             "predicted_pixels": np.count_nonzero(prediction.mask),
+            "interactions": 3 + 2,
         }
 
 
@@ -232,7 +234,7 @@ def test_a_protocol_gives_the_same_tables_alone_and_with_others(pair, weights, t
     assert study(pair, weights, prompts=tuple(SEVERAL), output_folder=tmp_path / "several") == 0
     assert sorted(path.name for path in (tmp_path / "several").iterdir()) == sorted(SEVERAL)
     for name, protocol in SEVERAL.items():
-        options = {key: value for key, value in asdict(protocol).items() if "offset" not in key}
+        options = {key: getattr(protocol, key) for key in ("points", "negative", "box")}
         study(pair, weights, output_folder=tmp_path / name, **options)
         together, alone = (
             folder / "image_a" for folder in (tmp_path / "several" / name, tmp_path / name)
@@ -328,20 +330,29 @@ def test_masks_are_saved_on_the_grid_of_the_original_file(pair, weights, tmp_pat
 
 
 def test_metrics_agree_with_the_saved_masks(pair, weights, tmp_path):
-    options = {"metrics": ("nsd", "hd95_mm", "volume_dice"), "tolerance_mm": 2.0}
-    study(pair, weights, save_masks=True, **options)
+    in_3d = ("dice_3d", "nsd_3d", "hd95_3d")
+    options = {"metrics": ("nsd", "hd95", "lung_slices_dice", *in_3d), "tolerance_mm": (1.0, 2.0)}
+    study(pair, weights, save_masks=True, empty_slices="nearest", **options)
     folder = tmp_path / "results" / "image_a"
-    masks = read_nifti(folder / "predicted_masks.nii.gz").array
+    masks = read_nifti(folder / "predicted_masks.nii.gz").array > 0
+    assert masks[:, :, 0].any()  # all slices are saved, also those without lung
     table = pd.read_csv(folder / "raw_data.csv", index_col="slice")
-    assert table.loc[0, ["nsd", "hd95_mm"]].isna().all()
+    names = ["nsd_1mm", "nsd_2mm", "hd95_mm", "hd95_penalised_mm"]
+    assert table.loc[0, names].isna().all()
+    # In the affine of `save_nifti` a row is 0.8 mm high, a column 0.7 mm wide, a slice 5 mm thick.
     for index in (1, 2):
-        # In the affine of `save_nifti` a row is 0.8 mm high and a column 0.7 mm wide.
-        expected = surface_agreement(
-            masks[:, :, index] > 0, MASKS[:, :, index] > 0, (0.8, 0.7), 2.0
-        )
-        assert table.loc[index, ["nsd", "hd95_mm"]].tolist() == pytest.approx(expected)
+        one = surface_agreement(masks[:, :, index], MASKS[:, :, index] > 0, (0.8, 0.7), (1.0, 2.0))
+        expected = [*one.nsd, one.hd95_mm, one.hd95_mm]
+        assert table.loc[index, names].tolist() == pytest.approx(expected)
     results = pd.read_csv(folder / "results.csv", index_col="metric")
-    assert results.loc["volume_dice", "avg"] == pytest.approx(dice(masks > 0, MASKS > 0))
+    with_lung = (MASKS > 0).any(axis=(0, 1))
+    in_lung_slices = dice(masks[:, :, with_lung], MASKS[:, :, with_lung] > 0)
+    assert results.loc["lung_slices_dice", "avg"] == pytest.approx(in_lung_slices)
+    whole = surface_agreement(masks, MASKS > 0, (0.8, 0.7, 5.0), (1.0, 2.0))
+    rows = ["dice_3d", "nsd_3d_1mm", "nsd_3d_2mm", "hd95_3d_mm", "hd95_3d_penalised_mm"]
+    expected = [dice(masks, MASKS > 0), *whole.nsd, whole.hd95_mm, whole.hd95_mm]
+    assert results.loc[rows, "avg"].tolist() == pytest.approx(expected)
+    assert results.loc["interactions", "avg"] == table["interactions"].sum()
 
 
 def test_one_click_adds_the_three_masks_and_the_oracle(pair, weights, tmp_path, capsys):
@@ -362,14 +373,15 @@ def test_one_click_adds_the_three_masks_and_the_oracle(pair, weights, tmp_path, 
         embedding = segmenter.encode(
             [segmenter.prepare(slice_to_rgb(IMAGE[:, :, index], LUNG_WINDOW))]
         )
-        prompts = make_united_prompts(reference, PROTOCOLS["points"], "apart")
+        alone = [np.where(reference == label, label, 0) for label in (1, 2)]
+        prompts = [make_prompts(each, PROTOCOLS["points"]) for each in alone]
         decoded = segmenter.decode(embedding, reference.shape, [prompts], multimask=True)
         for number, mask in enumerate(decoded.masks[0].any(0).numpy(), 1):
             assert table.loc[index, f"dice_mask_{number}"] == dice(mask, reference > 0)
             assert table.loc[index, f"jaccard_mask_{number}"] == jaccard(mask, reference > 0)
     results = pd.read_csv(tmp_path / "results" / "points" / "image_a" / "results.csv")
-    assert results["metric"].tolist() == ["jaccard", "dice", *CLICK_METRICS]
-    assert results["avg"].tolist()[-1] == pytest.approx(table["dice_oracle"].mean())
+    assert results["metric"].tolist() == ["jaccard", "dice", *CLICK_METRICS, "interactions"]
+    assert results["avg"].tolist()[-2] == pytest.approx(table["dice_oracle"].mean())
     capsys.readouterr()
     study(pair, weights, slice=2, **clicks)
     assert f"dice_oracle: {table.loc[2, 'dice_oracle']:.4f}\n" in capsys.readouterr().out
@@ -769,7 +781,7 @@ def test_results_of_another_numbers_version_are_refused(pair, weights, monkeypat
     study(pair, weights)
     monkeypatch.setattr(process, "NUMBERS_VERSION", 0)
     assert study(pair, weights) == 1
-    assert "numbers version 2 there, 0 now" in capsys.readouterr().err
+    assert "numbers version 3 there, 0 now" in capsys.readouterr().err
 
 
 def test_only_one_model_is_in_memory(pair, weights, monkeypatch):

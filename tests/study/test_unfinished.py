@@ -14,7 +14,7 @@ from sam_lungs.study import unfinished
 from sam_lungs.study.layout import RUN_NAME, UNFINISHED_FOLDER
 from sam_lungs.study.options import Options
 from sam_lungs.study.process import new_record
-from sam_lungs.study.results import SliceResult, write_volume_tables
+from sam_lungs.study.results import SliceResult, slices_table, write_volume_tables
 from sam_lungs.study.run_record import RunRecord
 from sam_lungs.study.unfinished import (
     LOG_NAME,
@@ -40,7 +40,7 @@ RECORD = RunRecord(
     options={
         "precision": "float32",
         "metrics": ["jaccard", "dice"],
-        "tolerance_mm": 1.0,
+        "tolerance_mm": [1.0],
         "empty_slices": "skip",
         "draw": ["mask", "contours", "points", "box"],
         "mask_choice": "model",
@@ -89,7 +89,7 @@ def changed(path: str, value: object) -> RunRecord:
 
 
 def finish(folder: Path) -> None:
-    write_volume_tables(folder, [SliceResult(0, 0.5, 2 / 3, 0.75, 10, 20)])
+    write_volume_tables(folder, slices_table([SliceResult(0, 0.5, 2 / 3, 0.75, 10, 20)]), {})
     RECORD.write(folder, ["raw_data.csv", "results.csv"])
 
 
@@ -115,7 +115,7 @@ def log_path(folder: Path) -> Path:
         ("reading/spacing_mm", [1.0, 2.0], "--spacing_mm None there, [1.0, 2.0] now"),
         ("reading/series", "1.2.3", "--series None there, 1.2.3 now"),
         ("options/metrics", ["jaccard", "dice", "nsd"], "--metrics"),
-        ("options/tolerance_mm", 2.0, "--tolerance_mm 1.0 there, 2.0 now"),
+        ("options/tolerance_mm", [2.0], "--tolerance_mm [1.0] there, [2.0] now"),
         ("options/empty_slices", "nearest", "--empty_slices"),
         ("options/save_masks", True, "--save_masks"),
         ("options/debug", True, "--debug"),

@@ -1,11 +1,9 @@
 """Results folders of volumes, written without a model."""
 
-from collections.abc import Collection
 from pathlib import Path
 
 from sam_lungs.study.layout import EMPTY_SLICES_NAME, MASKS_NAME, RAW_DATA_NAME, SUMMARY_NAME
-from sam_lungs.study.metrics import METRICS
-from sam_lungs.study.results import EmptySlice, SliceResult, write_volume_tables
+from sam_lungs.study.results import EmptySlice, SliceResult, slices_table, write_volume_tables
 from sam_lungs.study.run_record import RunRecord, code_sha256
 
 RECORD = RunRecord(
@@ -33,10 +31,10 @@ def write_volume(
     folder: Path,
     slices: list[SliceResult],
     record: RunRecord = RECORD,
-    metrics: Collection[str] = METRICS,
+    of_volume: dict[str, float] | None = None,
     empty_slices: list[EmptySlice] | None = None,
 ) -> None:
     """Write the results of a finished run; predicted masks are in the folder already."""
-    write_volume_tables(folder, slices, metrics, empty_slices)
+    write_volume_tables(folder, slices_table(slices), of_volume or {}, empty_slices)
     names = (RAW_DATA_NAME, SUMMARY_NAME, EMPTY_SLICES_NAME, MASKS_NAME)
     record.write(folder, [name for name in names if (folder / name).exists()])

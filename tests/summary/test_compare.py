@@ -5,13 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sam_lungs.study.metrics import CLICK_METRICS, METRICS
+from sam_lungs.summary import statistics
 from sam_lungs.summary.compare import (
     compare_runs,
     compare_with_published,
-    holm,
     pair_slices,
     published_volumes,
-    rank_biserial,
     read_runs,
     verdict,
 )
@@ -141,7 +140,8 @@ def test_an_exact_name_is_preferred_to_one_without_image():
 
 def test_the_shipped_figures_are_the_published_ones(real_data):
     pd.testing.assert_frame_equal(
-        published_volumes(), pd.read_csv(real_data / "published" / "per_volume.csv")
+        published_volumes().drop(columns="patient"),
+        pd.read_csv(real_data / "published" / "per_volume.csv"),
     )
     table = compare_with_published(join_results(real_data / "published").slices)
     assert len(table) == 10
@@ -169,23 +169,36 @@ def dice_row(first: JoinedResults, second: JoinedResults) -> pd.Series:
 
 
 def test_comparison_of_two_runs_equals_hand_computed_values():
-    row = dice_row(run_of([0.5] * 5), run_of([0.6, 0.7, 0.8, 0.9, 1.0]))
+    row = dice_row(run_of([0.5] * 6), run_of([0.5, 0.6, 0.7, 0.8, 0.9, 1.0]))
     assert row[["first", "second", "cases", "slices", "slices_left_out"]].tolist() == [
         "one",
         "other",
-        5,
-        5,
+        6,
+        6,
         0,
     ]
-    assert row[["first_avg", "second_avg", "difference"]].tolist() == pytest.approx([0.5, 0.8, 0.3])
-    assert 0.1 < row["low"] < 0.3 < row["high"] < 0.5
-    # All five signs are equal: 2 of the 2^5 outcomes. Jaccard has the same p, so Holm doubles it.
+    means = row[["first_avg", "second_avg", "difference"]].tolist()
+    assert means == pytest.approx([0.5, 0.75, 0.25])
+    assert 0.1 < row["low"] < 0.25 < row["high"] < 0.4
+    # The five signs that count are equal: 2 of the 2^5 outcomes. Jaccard has the same p, so Holm
+    # doubles it.
     assert row["p"] == 0.0625
     assert row["p_holm"] == 0.125
-    assert row[["effect", "effect_low", "effect_high"]].tolist() == [1, 1, 1]
+    assert row[["effect", "effect_low", "effect_high", "effect_p"]].tolist() == [1, 1, 1, 0.0625]
 
 
-def test_two_scans_of_a_patient_are_one_case():
+def test_p_is_of_the_mean_and_effect_p_of_the_ranks():
+    # One large difference decides the mean, four small ones the ranks. In 16 of the 32 ways to
+    # flip signs the large one stays negative, and no sum of these is above that seen: p is 1.
+    row = dice_row(run_of([0.9, 0.5, 0.5, 0.5, 0.5]), run_of([0.1, 0.51, 0.52, 0.53, 0.54]))
+    assert row["difference"] < 0 < row["effect"]
+    assert row["p"] == 1
+    # Ranks 1 to 4 against 5: 10 to 5. In 10 of the 32 ways the rank sum is at least 10.
+    assert row["effect_p"] == 20 / 32
+
+
+def test_two_scans_of_a_patient_are_one_case(monkeypatch):
+    monkeypatch.setattr(statistics, "FEWEST_CASES", 2)
     first = slices(p_1=[0.5], p_2=[0.5, 0.5], a=[0.5, 0.5])
     second = slices(image_p_1=[0.8], p_2=[0.7, 0.5], a=[0.4, 0.4])
     # Either run may know the patients.
@@ -241,24 +254,50 @@ def test_the_masks_of_a_click_are_compared_when_both_runs_have_them():
     assert table.loc[("one", "other", "dice_mask_1"), "difference"] == 0
 
 
+INTERVALS = ["low", "high", "effect_low", "effect_high"]
+
+
 def test_one_case_has_no_interval_and_no_p():
     row = dice_row(run_of([0.5]), run_of([0.6]))
     assert row["difference"] == pytest.approx(0.1)
     assert row["effect"] == 1
-    assert row[["low", "high", "effect_low", "effect_high", "p", "p_holm"]].isna().all()
+    assert row[[*INTERVALS, "p", "p_holm", "effect_p"]].isna().all()
+
+
+@pytest.mark.parametrize("cases", [2, 5, 6])
+def test_fewer_than_six_cases_have_a_p_but_no_interval(cases):
+    row = dice_row(run_of([0.5] * cases), run_of([0.6] * cases))
+    assert row["p"] == row["effect_p"] == 2 / 2**cases
+    assert row[INTERVALS].notna().all() == (cases == 6)
+    assert row[INTERVALS].isna().all() == (cases < 6)
 
 
 def test_a_run_does_not_differ_from_itself():
-    row = dice_row(run_of([0.5, 0.6, 0.7]), run_of([0.5, 0.6, 0.7]))
+    values = [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+    row = dice_row(run_of(values), run_of(values))
     columns = ["difference", "low", "high", "effect", "effect_low", "effect_high"]
     assert (row[columns] == 0).all()
-    assert row[["p", "p_holm"]].isna().all()
+    assert row[["p", "p_holm", "effect_p"]].isna().all()
+
+
+def test_renaming_and_reordering_runs_changes_names_and_signs_only():
+    random = np.random.default_rng(0)
+    one, two, three = (run_of(random.uniform(0.8, 1, 20).tolist()) for _ in range(3))
+    there = compare_runs({"one": one, "two": two, "three": three}).set_index(["first", "second"])
+    back = compare_runs({"c": three, "b": two, "a": one}).set_index(["first", "second"])
+    for pair, swapped in ((("one", "two"), ("b", "a")), (("one", "three"), ("c", "a"))):
+        ours, theirs = there.loc[pair].set_index("metric"), back.loc[swapped].set_index("metric")
+        for same in ("p", "p_holm", "effect_p", "cases", "slices", "slices_left_out"):
+            pd.testing.assert_series_equal(ours[same], theirs[same])
+        for sign in ("difference", "effect"):
+            np.testing.assert_allclose(ours[sign], -theirs[sign], rtol=1e-12)
+        np.testing.assert_allclose(ours["low"], -theirs["high"], rtol=1e-12)
 
 
 def test_cases_without_difference_are_left_out_of_p():
     # Three cases differ, all upwards: 2 of the 2^3 outcomes.
     row = dice_row(run_of([0.5] * 5), run_of([0.5, 0.6, 0.7, 0.8, 0.5]))
-    assert row["p"] == 0.25
+    assert row["p"] == row["effect_p"] == 0.25
     assert row["effect"] == 1
     assert row["cases"] == 5
 
@@ -268,38 +307,11 @@ def test_runs_without_a_slice_in_common_are_refused():
         dice_row(joined(slices(a=[0.5, np.nan])), joined(slices(a=[np.nan, 0.5], b=[0.5])))
 
 
-@pytest.mark.parametrize(
-    ("differences", "effect"),
-    [
-        ([0.1, 0.2, 0.3], 1),
-        ([-0.1, -0.2], -1),
-        # Ranks 1, 2, 3, 4; the second difference is negative: (8 - 2) / 10.
-        ([0.1, -0.2, 0.3, 0.4], 0.6),
-        # Ranks without zeros 1.5, 1.5, 3: (4.5 - 1.5) / 6.
-        ([0, 0.1, -0.1, 0, 0.5], 0.5),
-        ([0, 0], 0),
-    ],
-)
-def test_rank_biserial_equals_hand_computed_values(differences, effect):
-    assert rank_biserial(np.array(differences)) == pytest.approx(effect)
-
-
-def test_holm_equals_hand_computed_values():
-    # Sorted 0.01, 0.02, 0.04 times 3, 2, 1: 0.03, 0.04, 0.04. NaN does not count.
-    p = pd.Series([0.04, np.nan, 0.01, 0.02])
-    assert holm(p).tolist() == pytest.approx([0.04, np.nan, 0.03, 0.04], nan_ok=True)
-    # 0.03 times 2 is 0.06, and 0.035 may not be less than it. No p is more than 1.
-    assert holm(pd.Series([0.035, 0.03])).tolist() == pytest.approx([0.06, 0.06])
-    assert holm(pd.Series([0.6, 0.7])).tolist() == [1, 1]
-    assert holm(pd.Series([np.nan])).isna().all()
-
-
 # Coarse, so that there are ties and zeros.
 DICE = st.integers(0, 10).map(lambda tenths: tenths / 10)
 
 
-@settings(max_examples=20, deadline=None)
-# At most 10 cases, because with ties SciPy tries all signs for p.
+@settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(DICE, DICE), min_size=1, max_size=10))
 def test_swapping_the_runs_changes_signs(pairs):
     first, second = (run_of(list(values)) for values in zip(*pairs, strict=True))
@@ -310,8 +322,88 @@ def test_swapping_the_runs_changes_signs(pairs):
     for same in ("difference", "effect"):
         assert there[same] == pytest.approx(-back[same])
     assert there["first_avg"] == back["second_avg"]
-    assert there["p"] == pytest.approx(back["p"], nan_ok=True)
+    for same in ("p", "p_holm", "effect_p"):
+        assert there[same] == pytest.approx(back[same], nan_ok=True)
     assert -1 <= there["effect"] <= 1
+
+
+def hd95_run(hd95_mm: dict[str, list[float]], **patients: str) -> JoinedResults:
+    """Return a run with HD95 of slices; NaN where the predicted mask is empty, penalty 100 mm."""
+    table = slices(**{image: [0.5] * len(values) for image, values in hd95_mm.items()})
+    values = [value for of_image in hd95_mm.values() for value in of_image]
+    penalised = pd.Series(values).fillna(100)
+    return joined(table.assign(hd95_mm=values, hd95_penalised_mm=penalised), **patients)
+
+
+def test_hd95_is_compared_over_common_slices_and_with_a_penalty():
+    # The first run has no mask in the two slices that are difficult for the second.
+    failing = hd95_run({"a": [4, np.nan], "b": [np.nan, 6, 2]})
+    complete = hd95_run({"a": [4, 20], "b": [30, 5, 1]})
+    table = compare_runs({"failing": failing, "complete": complete}).set_index("metric")
+    assert table.index.tolist() == ["jaccard", "dice", "hd95_mm", "hd95_penalised_mm"]
+    common, penalised = table.loc["hd95_mm"], table.loc["hd95_penalised_mm"]
+    # Common: 4 of a, and 6, 2 against 5, 1 of b.
+    assert common[["slices", "slices_left_out"]].tolist() == [3, 2]
+    assert common[["first_avg", "second_avg", "difference"]].tolist() == [4, 3.5, -0.5]
+    # Over all slices: (4 + 100) / 2 and (100 + 6 + 2) / 3 against 12 and 12: failures count.
+    assert penalised[["slices", "slices_left_out"]].tolist() == [5, 0]
+    assert penalised[["first_avg", "second_avg", "difference"]].tolist() == [44, 12, -32]
+
+
+def test_slices_that_only_one_run_has_are_left_out_of_hd95_too():
+    first = hd95_run({"a": [1, np.nan, 3], "b": [1]})
+    second = hd95_run({"a": [np.nan, np.nan, 4]})
+    row = compare_runs({"first": first, "second": second}).set_index("metric").loc["hd95_mm"]
+    # Left out: slices 0 and 1 of a, and b.
+    assert row[["cases", "slices", "slices_left_out"]].tolist() == [1, 1, 3]
+
+
+def test_a_metric_without_a_common_slice_has_no_row():
+    runs = {"one": hd95_run({"a": [1, np.nan]}), "other": hd95_run({"a": [np.nan, 1]})}
+    assert compare_runs(runs)["metric"].tolist() == ["jaccard", "dice", "hd95_penalised_mm"]
+
+
+def with_volumes(run: JoinedResults, **columns: list) -> JoinedResults:
+    return run._replace(volumes=run.volumes.assign(**columns))
+
+
+def test_metrics_of_volumes_and_interactions_are_compared():
+    patients = {"a": "p", "b": "p", "c": "q"}
+    table = slices(a=[0.5], b=[0.5], c=[0.5])
+    first = with_volumes(
+        joined(table, **patients),
+        dice_3d=[0.2, 0.4, 0.9],
+        hd95_3d_mm=[np.nan, 3, 5],
+        nsd_3d_1mm=[0.1, 0.1, 0.1],
+        interactions=[10, 20, 60],
+    )
+    second = with_volumes(
+        joined(slices(image_c=[0.5], image_b=[0.5], image_a=[0.5])),
+        dice_3d=[0.5, 0.6, 0.6],
+        hd95_3d_mm=[4, 3, 1],
+    )
+    result = compare_runs({"one": first, "other": second}).set_index("metric")
+    assert result.index.tolist() == ["jaccard", "dice", "dice_3d", "hd95_3d_mm"]
+    row = result.loc["dice_3d"]
+    # Patient p has two volumes: 0.3 and 0.6; q: 0.9 and 0.5.
+    assert row["cases"] == 2
+    averages = row[["first_avg", "second_avg", "difference"]].tolist()
+    assert averages == pytest.approx([0.6, 0.55, -0.05])
+    assert result["slices"].isna().tolist() == [False, False, True, True]
+    assert result["slices_left_out"].isna().tolist() == [False, False, True, True]
+    assert result["first_interactions"].tolist() == [30, 30, 30, 40]
+    assert result["second_interactions"].isna().all()
+    # Volume a has no distance: p is volume b alone.
+    row = result.loc["hd95_3d_mm"]
+    assert row[["cases", "first_avg", "second_avg"]].tolist() == [2, 4, 3.5]
+
+
+def test_interactions_that_are_not_known_of_a_volume_are_absent():
+    run = joined(slices(a=[0.5], b=[0.5], c=[0.5]))
+    known, partly = (with_volumes(run, interactions=count) for count in ([1, 3, 5], [1, np.nan, 3]))
+    row = dice_row(known, partly)
+    assert row["first_interactions"] == 3
+    assert np.isnan(row["second_interactions"])
 
 
 def write_run(folder, value: float):

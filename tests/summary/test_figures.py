@@ -45,7 +45,7 @@ def slices(request) -> pd.DataFrame:
 
 def intervals(*values: float) -> pd.DataFrame:
     """Return a protocol's intervals; only the row of Dice over all volumes has these values."""
-    names = ["volume_avg", "volume_low", "volume_high"]
+    names = ["case_avg", "case_low", "case_high"]
     other = {name: 0.1 for name in names}
     rows = [
         {"subset": "all", "metric": "jaccard", **other},
@@ -191,7 +191,7 @@ def test_the_curve_has_only_protocols_that_move_the_negative_point():
     x, y = axes.containers[0].lines[0].get_data()
     np.testing.assert_array_equal(x, [0, 15, 30, 45, 60])
     names = ["paper", *(f"negative_{rows}" for rows in x[1:])]
-    expected = [EFFECTS[name].loc[1, "volume_avg"] for name in names]
+    expected = [EFFECTS[name].loc[1, "case_avg"] for name in names]
     np.testing.assert_allclose(y.astype(float), expected)
 
 

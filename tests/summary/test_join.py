@@ -19,8 +19,8 @@ from sam_lungs.utils.errors import InputError
 
 SLICES = [
     SliceResult(0, None, None, None, 0, None),
-    SliceResult(1, 0.5, 2 / 3, 0.75, 10, 20),
-    SliceResult(2, 0.25, 0.4, 0.1, 30, 7),
+    SliceResult(1, 0.5, 2 / 3, 0.75, 10, 20, 5),
+    SliceResult(2, 0.25, 0.4, 0.1, 30, 7, 0),
 ]
 
 
@@ -36,15 +36,15 @@ def join(results_folder, output_folder) -> JoinedResults:
 
 def test_joined_tables_equal_hand_computed_values(tmp_path):
     write_volume(tmp_path / "image_b", SLICES)
-    write_volume(tmp_path / "image_a", [SliceResult(0, 1.0, 1.0, 0.9, 5, 5)])
+    write_volume(tmp_path / "image_a", [SliceResult(0, 1.0, 1.0, 0.9, 5, 5, 5)])
     joined = join(tmp_path, tmp_path)
     assert len(joined.slices) == 4
     assert (tmp_path / "joint_raw_data.csv").read_bytes() == (
-        b"image,slice,jaccard,dice,score,lung_pixels,predicted_pixels\n"
-        b"image_a,0,1.0,1.0,0.9,5,5\n"
-        b"image_b,0,,,,0,\n"
-        b"image_b,1,0.5,0.6666666666666666,0.75,10,20\n"
-        b"image_b,2,0.25,0.4,0.1,30,7\n"
+        b"image,slice,jaccard,dice,score,lung_pixels,predicted_pixels,interactions\n"
+        b"image_a,0,1.0,1.0,0.9,5,5,5\n"
+        b"image_b,0,,,,0,,\n"
+        b"image_b,1,0.5,0.6666666666666666,0.75,10,20,5\n"
+        b"image_b,2,0.25,0.4,0.1,30,7,0\n"
     )
     volumes = pd.read_csv(tmp_path / "joint_results.csv")
     assert volumes["image"].tolist() == ["image_a", "image_b"]
@@ -53,7 +53,26 @@ def test_joined_tables_equal_hand_computed_values(tmp_path):
     assert volumes["jaccard_avg"].tolist() == [1, 0.375]
     assert volumes["dice_max"].tolist() == [1, 2 / 3]
     assert joined.summary["avg"][0] == pytest.approx((1 + 0.5 + 0.25) / 3)
-    assert rows(tmp_path / "results.csv")[1][:3] == ["jaccard", "0.25", "1.0"]
+    assert volumes["interactions"].tolist() == [5, 5]
+    assert volumes["lung_slices_dice"].tolist() == pytest.approx([1, (20 + 0.4 * 37) / 67])
+    summary = rows(tmp_path / "results.csv")
+    assert summary[1][:3] == ["jaccard", "0.25", "1.0"]
+    assert summary[1][-1] == "3"
+    assert summary[3][0] == "lung_slices_dice"
+    assert summary[4] == ["interactions", "5.0", "5.0", "5.0", "0.0", ""]
+
+
+def test_metrics_of_whole_volumes_are_joined(tmp_path):
+    write_volume(tmp_path / "image_b", SLICES, of_volume={"dice_3d": 0.5, "interactions": 5})
+    write_volume(tmp_path / "image_a", SLICES, of_volume={"dice_3d": 0.25, "interactions": 5})
+    joined = join(tmp_path, tmp_path)
+    assert joined.volumes["dice_3d"].tolist() == [0.25, 0.5]
+    assert joined.cases["dice_3d"].tolist() == [0.25, 0.5]
+    summary = joined.summary.set_index("metric")
+    assert summary.loc["dice_3d", ["min", "max", "avg"]].tolist() == [0.25, 0.5, 0.375]
+    interval = joined.intervals.set_index("metric").loc["dice_3d"]
+    assert interval[["cases", "volumes", "case_avg", "volume_avg"]].tolist() == [2, 2, 0.375, 0.375]
+    assert interval[["slices", "slice_avg"]].isna().all()
 
 
 def test_joining_twice_gives_the_same_bytes(tmp_path):
@@ -105,10 +124,11 @@ def test_the_published_tables_have_18_patients_and_their_intervals(all_published
     ]
     table = joined.intervals.set_index(["subset", "metric"])
     for metric, values in (
-        ("dice", [18, 20, 2973, 0.9494, 0.9369, 0.9220, 0.9523, 0.9410, 0.9261, 0.9559]),
-        ("jaccard", [18, 20, 2973, 0.9145, 0.8987, 0.8794, 0.9188, 0.9034, 0.8831, 0.9237]),
+        ("dice", [18, 20, 2973, 0.9494, 0.9369, 0.9220, 0.9523, 0.9410, 0.9268, 0.9540]),
+        ("jaccard", [18, 20, 2973, 0.9145, 0.8987, 0.8794, 0.9188, 0.9034, 0.8841, 0.9213]),
     ):
-        assert table.loc[("all", metric)].astype(float).round(4).tolist() == values
+        row = table.loc[("all", metric)].drop(["interactions", "exposure"])
+        assert row.astype(float).round(4).tolist() == values
     if "dataset" in options:
         subset = table.loc[("radiopaedia", "dice"), ["cases", "volumes", "volume_low"]]
         assert subset.astype(float).round(4).tolist() == [8, 10, 0.9029]
@@ -259,10 +279,10 @@ def test_slices_without_lung_have_their_own_table(tmp_path):
 
 
 def test_a_metric_of_some_volumes_is_averaged_over_those(tmp_path):
-    with_surface = [replace(one, nsd=0.5) for one in SLICES[1:]]
-    write_volume(tmp_path / "image_a", with_surface, metrics=("nsd",))
+    with_surface = [replace(one, more={"nsd_1mm": 0.5}) for one in SLICES[1:]]
+    write_volume(tmp_path / "image_a", with_surface)
     write_volume(tmp_path / "image_b", SLICES)
-    of_nsd = join(tmp_path, tmp_path).intervals.query("metric == 'nsd'").iloc[0]
+    of_nsd = join(tmp_path, tmp_path).intervals.query("metric == 'nsd_1mm'").iloc[0]
     assert of_nsd[["volumes", "slices", "slice_avg"]].tolist() == [1, 2, 0.5]
 
 

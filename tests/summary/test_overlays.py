@@ -107,7 +107,11 @@ def test_predicted_masks_are_turned_like_a_converted_image(pair, process, tmp_pa
 
 def test_worst_median_and_best_slice_are_drawn_side_by_side(pair, process):
     folder = process(*pair)
-    with_lung = pd.read_csv(folder / "raw_data.csv").dropna().sort_values("dice", kind="stable")
+    with_lung = (
+        pd.read_csv(folder / "raw_data.csv")
+        .dropna(subset="dice")
+        .sort_values("dice", kind="stable")
+    )
     assert len(with_lung) == 5
     figure = draw_extremes(read_processed(folder))
     titles = [axes.get_title() for axes in figure.axes]
