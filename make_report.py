@@ -1,10 +1,14 @@
 #!/usr/bin/env python
 """Draw the figures of a study and write its report: one self-contained HTML page."""
 
+import io
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
+from sam_lungs.summary.compare import read_runs
+from sam_lungs.summary.methods import write_methods
 from sam_lungs.summary.patients import PatientOptions
 from sam_lungs.summary.report import write_report
 from sam_lungs.utils.cli import option, parse_options, run_script
@@ -35,6 +39,11 @@ class Options(PatientOptions):
         group="comparison",
         shown_default="the published slices, included in the code",
     )
+    methods: bool = option(
+        "write methods/ too: a methods text, a CLAIM checklist, and tables to deposit",
+        False,
+        group="input and output",
+    )
 
 
 def main() -> None:
@@ -45,6 +54,10 @@ def main() -> None:
             options.results_folder_path, options.compare, options.published_folder, patients
         )
     )
+    if options.methods:
+        with redirect_stderr(io.StringIO()):  # the report has printed the warnings
+            runs = read_runs([options.results_folder_path, *options.compare], patients)
+        print(write_methods(options.results_folder_path, runs))
 
 
 if __name__ == "__main__":
