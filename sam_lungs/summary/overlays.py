@@ -57,7 +57,9 @@ def read_processed(results_folder: Path) -> ProcessedVolume | None:
     Raises `InputError` when a file is missing or cannot be read, or an input file was changed.
     """
     record = RunRecord.read(results_folder)
-    if record is None or not record.image or MASKS_NAME not in (record.files or {}):
+    if record is None or MASKS_NAME not in (record.files or {}):
+        return None
+    if record.predictions and not record.image:
         return None
     path = results_folder / RUN_NAME
     try:
