@@ -43,7 +43,8 @@ from sam_lungs.utils.provenance import code_sha256, difference
 CODE = (
     *PHANTOM_CODE,
     "data/windowing.py",
-    "prompts/*.py",
+    "prompts/protocols.py",
+    "prompts/rules.py",
     "segmenters/sam.py",
     "segmenters/sam_compact.py",
     "synthetic/training*.py",
