@@ -67,6 +67,18 @@ class Box:
         masks = torch.from_numpy(np.array(masks))
         return Decoded(masks, torch.full(masks.shape[:2], torch.nan), masks * 2.0 - 1)
 
+    def decode_slice(
+        self,
+        embeddings: tuple[torch.Tensor],
+        size_rc: tuple[int, int],
+        prompts: Sequence[Prompts],
+        mask_logits: torch.Tensor | None = None,
+        multimask: bool = False,
+    ) -> Decoded:
+        """Segment as `base.Segmenter.decode_slice` does; see `decode`."""
+        decoded = self.decode(embeddings, size_rc, [prompts], mask_logits, multimask)
+        return Decoded(*(tensor[0] for tensor in decoded))
+
     def batch_size(self) -> int:
         return 1
 

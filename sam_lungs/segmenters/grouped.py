@@ -1,7 +1,7 @@
 """What segmenters share: slices are encoded in batches, and prompts are decoded in groups."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -51,14 +51,41 @@ class GroupedSegmenter(ABC):
         multimask: bool = False,
     ) -> Decoded:
         """Segment the prompted objects in slices of one size; see `base.Segmenter.decode`."""
+        predict = self._predictor(embeddings)
+        return self._decode(predict, size_rc, prompts, mask_logits, multimask)
+
+    @torch.inference_mode()
+    def decode_slice(
+        self,
+        embeddings: tuple[torch.Tensor, ...],
+        size_rc: tuple[int, int],
+        prompts: Sequence[Prompts],
+        mask_logits: torch.Tensor | None = None,
+        multimask: bool = False,
+    ) -> Decoded:
+        """Segment many prompted objects in one slice; see `base.Segmenter.decode_slice`."""
+        predict = self._slice_predictor(embeddings)
+        logits = None if mask_logits is None else mask_logits[None]
+        decoded = self._decode(predict, size_rc, [prompts], logits, multimask)
+        return Decoded(*(tensor[0] for tensor in decoded))
+
+    def _decode(
+        self,
+        predict: Callable[..., tuple[torch.Tensor, torch.Tensor]],
+        size_rc: tuple[int, int],
+        prompts: Sequence[Sequence[Prompts]],
+        mask_logits: torch.Tensor | None,
+        multimask: bool,
+    ) -> Decoded:
+        """Decode prompts in groups. predict: of `_predictor` or `_slice_predictor`."""
         shape = len(prompts), len(prompts[0])
         best_of_three = self._mask_choice == "best_score" and not multimask
         decoded = None
         for places, group in group_prompts(prompts, self._one_by_one):
             check_prompts(group[0], self.prompt_kinds, self.identity)
             slices, numbers = torch.from_numpy(places).to(self.device).T
-            logits, predicted_ious = self._predict(
-                tuple(tensor[slices] for tensor in embeddings),
+            logits, predicted_ious = predict(
+                slices,
                 size_rc,
                 group,
                 None if mask_logits is None else mask_logits[slices, numbers],
@@ -74,6 +101,17 @@ class GroupedSegmenter(ABC):
             for whole, part in zip(decoded, parts, strict=True):
                 whole[slices, numbers] = part
         return decoded if multimask else Decoded(*(tensor[:, :, 0] for tensor in decoded))
+
+    def _predictor(
+        self, embeddings: tuple[torch.Tensor, ...]
+    ) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+        """Return `_predict` for these embeddings, with the slice of each prompt first."""
+        return lambda slices, *rest: self._predict(
+            tuple(tensor[slices] for tensor in embeddings), *rest
+        )
+
+    # Replaced where the prompts of a slice can share work.
+    _slice_predictor = _predictor
 
     def batch_size(self) -> int:
         """Return how many slices to encode at once: the most that helps and fits in memory."""

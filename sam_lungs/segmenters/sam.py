@@ -3,6 +3,9 @@
 Kirillov et al., Segment Anything, ICCV 2023, arXiv:2304.02643.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import torch
 from segment_anything.modeling import Sam
@@ -10,6 +13,7 @@ from segment_anything.utils.transforms import ResizeLongestSide
 
 from sam_lungs.prompts.protocols import Prompts
 from sam_lungs.segmenters.grouped import GroupedSegmenter
+from sam_lungs.segmenters.sam_decoder import SliceDecoder
 from sam_lungs.segmenters.sam_encoder import Encoder
 
 
@@ -51,21 +55,33 @@ class SamSegmenter(GroupedSegmenter):
         return (self._encoder.encode(self._sam.preprocess(pictures)),)
 
     def _predict(
+        self, embeddings: tuple[torch.Tensor], *arguments: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._run(partial(decode_prompts, self._sam, embeddings[0]), *arguments)
+
+    def _slice_predictor(
+        self, embeddings: tuple[torch.Tensor]
+    ) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+        if not self._one_by_one:
+            return super()._slice_predictor(embeddings)
+        decoder = SliceDecoder(self._sam, embeddings[0][0])
+        return lambda _, *arguments: self._run(decoder.decode, *arguments)
+
+    def _run(
         self,
-        embeddings: tuple[torch.Tensor],
+        decode: Callable[..., tuple[torch.Tensor, torch.Tensor]],
         size_rc: tuple[int, int],
         prompts: list[Prompts],
         mask_logits: torch.Tensor | None,
         multimask: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run `decode_prompts` with its first arguments, or `SliceDecoder.decode`."""
         points_xy = np.stack([prompt.points_xy for prompt in prompts])
         boxes_xyxy = None
         if prompts[0].box_rc is not None:
             boxes_xyxy = np.stack([prompt.box_xyxy for prompt in prompts])
             boxes_xyxy = self._to_device(self._resize.apply_boxes(boxes_xyxy, size_rc))
-        logits, predicted_ious = decode_prompts(
-            self._sam,
-            embeddings[0],
+        logits, predicted_ious = decode(
             self._to_device(self._resize.apply_coords(points_xy, size_rc)),
             self._to_device(np.stack([prompt.labels for prompt in prompts])),
             boxes_xyxy,
