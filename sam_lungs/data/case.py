@@ -21,8 +21,9 @@ from sam_lungs.utils.errors import InputError
 class Case:
     """An image and its masks on one grid, both (rows, columns, slices).
 
-    image, masks: `None` where a fault leaves none. Without an image file `image` is the first masks
-    file, whose grid is used. The masks hold the labels of the chosen objects.
+    image, masks: `None` where a fault leaves none; masks also without a masks file. Without an
+    image file `image` is the first masks file, whose grid is used. The masks hold the labels of the
+    chosen objects.
     masks_identities: `Volume.identity` of each masks file that was read. window: `None` if the
     values are used unchanged.
     """
@@ -104,7 +105,8 @@ def read_case(files: CaseFiles) -> Case:
         with findings.collecting("unreadable"):
             image = read_volume(files.image_path, reading.series, reading.spacing_mm)
             findings.add(plausibility.check_orientation(image))
-        findings.add(plausibility.check_names(files.image_path, files.masks_paths))
+        if files.masks_paths:
+            findings.add(plausibility.check_names(files.image_path, files.masks_paths))
     volumes = []
     for path in files.masks_paths:
         with findings.collecting("unreadable"):
@@ -113,7 +115,7 @@ def read_case(files: CaseFiles) -> Case:
     if volumes and not files.image_path:
         grid = volumes[0]
         findings.add(plausibility.check_orientation(grid))
-    if len(volumes) == len(files.masks_paths):
+    if volumes and len(volumes) == len(files.masks_paths):
         masks = _read_masks(volumes, image, grid, reading, findings)
     # Masks that look like an image explain an image that looks like masks.
     if image and not any(finding.name == "not_masks" for finding in findings.found):

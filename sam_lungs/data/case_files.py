@@ -44,8 +44,8 @@ class CaseFiles:
     """Where the files of a case are, and how they are read.
 
     image_path: a file, or a folder of DICOM files; None to score masks without their image.
-    masks_paths: one label volume, or several files,
-    of which file i, from 1, becomes label i. given_name, patient, subset: from a dataset file, as
+    masks_paths: one label volume, or several files, of which file i, from 1, becomes label i; none
+    with prompts of a file. given_name, patient, subset: from a dataset file, as
     is root, the folder of the dataset. structures: what the masks files are, if it says so.
     """
 

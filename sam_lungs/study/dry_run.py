@@ -70,7 +70,8 @@ def check_study(options: Options) -> int:
         found = findings(case, options)
         row = {"image": case.name} | _facts(case)
         if not any(each.is_fault for each in found):
-            row["lung"] = str(len(case.lung_slices))
+            if case.masks:
+                row["lung"] = str(len(case.lung_slices))
             counts = []
             for one, of_model in zip(models, to_do, strict=True):
                 left, mismatches = _slices_left(case, one)
@@ -185,7 +186,7 @@ def _slices_left(case: Case, options: Options) -> tuple[int, list[Finding]]:
         return len(set().union(*prompted.values())), []
     left, mismatches = set(), []
     identity = identify_model(options)
-    for name, protocol in options.protocols.items():
+    for name, protocol in options.protocols_of(case.name).items():
         study_folder = layout.study_folder(options.output_folder, case.files)
         folder = layout.results_folder(study_folder, name, case.name)
         inputs = case.image.identity, case.masks_identities
@@ -202,14 +203,17 @@ def _slices_left(case: Case, options: Options) -> tuple[int, list[Finding]]:
 
 def _rehearse(case: Case, options: Options) -> Cost:
     """Segment one slice into a temporary folder; twice, because the first is slower."""
-    index = case.lung_slices[0]
     prompts = volume_prompts(case, options)
+    sources = next(iter(prompts.values())).sources
+    index = next(index for index, source in sources.items() if index == source)
+    prompts = {name: each for name, each in prompts.items() if index in each.sources}
     for each in prompts.values():
         each.sources = {index: index}
-    # Metrics in 3-D of the whole volume would take long.
-    masks = np.zeros_like(case.masks.array)
-    masks[:, :, index] = case.masks.array[:, :, index]
-    case = replace(case, masks=replace(case.masks, array=masks))
+    if case.masks:
+        # Metrics in 3-D of the whole volume would take long.
+        masks = np.zeros_like(case.masks.array)
+        masks[:, :, index] = case.masks.array[:, :, index]
+        case = replace(case, masks=replace(case.masks, array=masks))
     segmenters = load_segmenters(options)
     for _ in range(2):
         with TemporaryDirectory() as folder, redirect_stderr(io.StringIO()):
@@ -221,7 +225,7 @@ def _rehearse(case: Case, options: Options) -> Cost:
                 embeddings_folder=options.embeddings_folder and embeddings,
             )
             process_case(case, segmenters, rehearsal, prompts)
-            protocol = next(iter(options.protocols))
+            protocol = next(iter(prompts))
             run = RunRecord.read(layout.results_folder(results, protocol, case.name))
             slice_files = [*embeddings.rglob("*"), *results.rglob(f"{layout.DEBUG_FOLDER}/*")]
             slice_bytes, all_bytes = _size(slice_files), _size(Path(folder).rglob("*"))

@@ -153,7 +153,7 @@ class InputOptions:
         metavar="UID",
     )
 
-    def check_input(self, needs_images: bool = True) -> None:
+    def check_input(self, needs_images: bool = True, needs_masks: bool = True) -> None:
         """Raise `InputError` for files that are missing, or options without effect."""
         images, masks = len(self.image_file_path), len(self.masks_file_path)
         if self.dataset and (images or masks):
@@ -162,9 +162,9 @@ class InputOptions:
             raise InputError("--cases has no effect; add --dataset")
         if not self.dataset and not masks and not needs_images:
             raise InputError("give masks with -m, or --dataset")
-        if not self.dataset and not (images and masks) and needs_images:
+        if not self.dataset and needs_images and not (images and (masks or not needs_masks)):
             raise InputError("give images with -i and their masks with -m, or --dataset")
-        if images > 1 and images != masks:
+        if images > 1 and images != masks and self.has_masks:
             raise InputError(
                 f"{images} images but {masks} masks; give one masks file for each image, in the"
                 " same order"
@@ -173,10 +173,18 @@ class InputOptions:
             raise InputError("--labels has no effect with a masks file per object; leave one out")
         if self.series and images > 1:
             raise InputError("--series is for one image; process the images one by one")
-        if not (images or self.dataset):
-            for name in ("window", "series"):
-                if getattr(self, name):
-                    raise InputError(f"--{name} has no effect without an image; give -i")
+        for given, names, remedy in (
+            (images or self.dataset, ("window", "series"), "an image; give -i"),
+            (self.has_masks, ("labels", "align"), "masks; give -m"),
+        ):
+            for name in names:
+                if getattr(self, name) and not given:
+                    raise InputError(f"--{name} has no effect without {remedy}")
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether there are reference masks."""
+        return bool(self.masks_file_path or self.dataset)
 
     @cached_property
     def case_files(self) -> list[CaseFiles]:
@@ -202,6 +210,8 @@ class InputOptions:
         reading = Reading(**given)
         if not self.image_file_path:
             return [CaseFiles(None, (masks,), reading) for masks in self.masks_file_path]
+        if not self.masks_file_path:
+            return [CaseFiles(image, (), reading) for image in self.image_file_path]
         if len(self.image_file_path) == 1:
             return [CaseFiles(self.image_file_path[0], tuple(self.masks_file_path), reading)]
         paths = zip(self.image_file_path, self.masks_file_path, strict=True)

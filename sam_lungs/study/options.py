@@ -3,7 +3,9 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sam_lungs.prompts.protocols import NEGATIVES, POINTS, PROTOCOLS, PromptProtocol
 from sam_lungs.segmenters.base import (
@@ -23,6 +25,9 @@ from sam_lungs.study.measurement_options import (
 from sam_lungs.utils.cli import option
 from sam_lungs.utils.errors import InputError
 
+if TYPE_CHECKING:
+    from sam_lungs.study.replay import Replay, Replays
+
 EMPTY_SLICES = ("skip", "nearest")
 OBJECTS = ("together", "apart")
 # With one positive point per label, and nothing else.
@@ -30,6 +35,11 @@ ONE_CLICK_PROTOCOLS = ("points", "centroid_points")
 # What `--debug` draws over a slice.
 LAYERS = ("mask", "contours", "points", "box")
 PAPER = PromptProtocol()
+# These have no effect on prompts of a file.
+OF_PROTOCOLS = (
+    *("points", "negative", "negative_offset", "box", "objects", "prompts", "prompt_every"),
+    "empty_slices",
+)
 
 
 def parse_models(text: str) -> str:
@@ -259,6 +269,13 @@ class Options(MeasurementOptions, InputOptions):
         shown_default="1",
     )
 
+    prompts_file: Path | None = option(
+        "prompts of your own, instead of the options above: a CSV table, slice_N_prompt.yml as"
+        " --debug writes it, or a folder of these; --masks_file_path may be left out",
+        None,
+        "prompts",
+    )
+
     empty_slices: str = option(
         "slices without objects: skip them, or use the prompts of the nearest slice with objects,"
         " to count false positives",
@@ -272,10 +289,12 @@ class Options(MeasurementOptions, InputOptions):
         """Raise `InputError` for options that would have no effect in their combination."""
         if self.model is None and self.model_folder is None:
             object.__setattr__(self, "model", "vit_l")
-        self.check_input()
+        self.check_input(needs_masks=self.prompts_file is None)
         for name in ("checkpoint", "model_folder"):
             if getattr(self, name) and len(self.models) > 1:
                 raise InputError(f"--{name} is for one model; run the models one by one")
+        if self.prompts_file:
+            self._check_prompts_file()
         if self.prompts and self._own_protocol != PAPER:
             raise InputError("--prompts replaces the other prompt options; leave them out")
         negative = self._own_protocol.negative
@@ -293,7 +312,7 @@ class Options(MeasurementOptions, InputOptions):
             raise InputError("--embeddings_precision has no effect; add --embeddings_folder")
         self.check_metrics()
         is_partial = self.empty_slices == "skip" and max(self.prompt_every) == 1
-        if self.measures(*METRICS_3D) and is_partial:
+        if self.measures(*METRICS_3D) and is_partial and not self.prompts_file:
             raise InputError(
                 "metrics in 3-D are of all slices; add --empty_slices nearest, to segment those"
                 " without objects too, or --prompt_every"
@@ -319,6 +338,22 @@ class Options(MeasurementOptions, InputOptions):
                 f" {' or '.join(ONE_CLICK_PROTOCOLS)}"
             )
 
+    def _check_prompts_file(self) -> None:
+        """Raise `InputError` for options without effect, and those that need reference masks."""
+        for name in OF_PROTOCOLS:
+            if getattr(self, name) != getattr(Options, name):
+                name = "no_box" if name == "box" else name
+                raise InputError(f"--{name} has no effect with --prompts_file; leave one out")
+        if self.one_click:
+            raise InputError(
+                "--metrics one_click needs points that are made from the masks; leave out"
+                " --prompts_file"
+            )
+        if not self.has_masks:
+            for name in ("metrics", "tolerance_mm", "report"):
+                if getattr(self, name) != getattr(Options, name):
+                    raise InputError(f"--{name} needs reference masks; give -m, or leave it out")
+
     @property
     def _own_protocol(self) -> PromptProtocol:
         negative = self.negative
@@ -338,18 +373,26 @@ class Options(MeasurementOptions, InputOptions):
 
         For one of several models, the names of protocols begin with the folder of the model.
         """
+        return self._of_each_model
+
+    @cached_property
+    def _of_each_model(self) -> "list[Options]":
         if len(self.models) == 1:
             return [self]
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return [_OneOfSeveral(**values | {"model": model}) for model in self.models]
 
     @property
-    def protocols(self) -> dict[str, PromptProtocol]:
+    def protocols(self) -> "dict[str, PromptProtocol] | dict[str, Replay]":
         """The prompt protocols by name, which is a folder too.
 
         Without `--prompts` the name is "". With several K of `--prompt_every`, names end with
-        `every_K`.
+        `every_K`. With `--prompts_file` there is one for each rater.
+
+        Raises `InputError` when the file of prompts cannot be read.
         """
+        if self.replays:
+            return self.replays.of_raters
         given = {name: PROTOCOLS[name] for name in self.prompts or ()} or {"": self._own_protocol}
         several = len(self.prompt_every) > 1
         return {
@@ -358,12 +401,27 @@ class Options(MeasurementOptions, InputOptions):
             for every in self.prompt_every
         }
 
+    def protocols_of(self, case: str) -> "dict[str, PromptProtocol] | dict[str, Replay]":
+        """Return the protocols of a case by name: of `--prompts_file` those with prompts for it."""
+        if not self.replays:
+            return self.protocols
+        return {name: each for name, each in self.protocols.items() if case in each.cases}
+
+    @cached_property
+    def replays(self) -> "Replays | None":
+        """The prompts of `--prompts_file`; raises `InputError` as `read_replays` does."""
+        if self.prompts_file is None:
+            return None
+        from sam_lungs.study.replay import read_replays  # --help does not need YAML
+
+        return read_replays(self.prompts_file, self.case_files)
+
 
 class _OneOfSeveral(Options):
     """The options of one of several models."""
 
     @property
-    def protocols(self) -> dict[str, PromptProtocol]:
+    def protocols(self) -> "dict[str, PromptProtocol] | dict[str, Replay]":
         folder = folder_name(self.model)
         named = super().protocols.items()
         return {f"{folder}/{name}" if name else folder: protocol for name, protocol in named}

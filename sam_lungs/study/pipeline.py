@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
 from statistics import fmean
 from typing import TypeVar
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from sam_lungs.prompts.protocols import Prompts
-from sam_lungs.segmenters.base import Segmenter
+from sam_lungs.segmenters.base import Decoded, Segmenter
 from sam_lungs.segmenters.embeddings import EmbeddingStore
 from sam_lungs.study.metrics import Overlap
 from sam_lungs.utils.errors import InputError, is_out_of_memory
@@ -27,10 +28,11 @@ READERS = 8
 class PromptedSlice:
     """A slice of a volume and its prompts.
 
-    voxels, masks: (rows, columns), values and reference labels as stored; image_rgb: (rows,
-    columns, 3) uint8, the model's input; prompts: for each protocol, those whose masks are united;
-    interactions: for each protocol, how many were drawn in this slice, see `SlicePrompts`, or None
-    where that is not known. window_hu: lower and upper limit of the window, None without one.
+    voxels, masks: (rows, columns), values and reference labels as stored, 0 without reference
+    masks; image_rgb: (rows, columns, 3) uint8, the model's input; prompts: for each protocol, those
+    whose masks are united; interactions: for each protocol, how many were drawn in this slice, see
+    `SlicePrompts`, or None where that is not known. window_hu: lower and upper limit of the window,
+    None without one.
     """
 
     index: int
@@ -82,15 +84,18 @@ class Pipeline:
         batch_size: int | None = None,
         keep_masks: bool = False,
         one_click: bool = False,
+        by_slice: bool = False,
     ) -> None:
         """segmenters: one per device. batch_size: in slices; None for `Segmenter.batch_size`.
 
-        one_click: also predict three masks for each prompt.
+        one_click: also predict three masks for each prompt. by_slice: decode with
+        `Segmenter.decode_slice`, which gives other last digits than `Segmenter.decode`.
         """
         self._segmenters = segmenters
         self._batch_size = batch_size or min(segmenter.batch_size() for segmenter in segmenters)
         self._keep_masks = keep_masks
         self._one_click = one_click
+        self._by_slice = by_slice
 
     def run(
         self,
@@ -166,8 +171,9 @@ class Pipeline:
         prompted = [each for each, _, _ in slices]
         size_rc = prompted[0].masks.shape
         embeddings = _embed(segmenter, slices, store)
+        decode = partial(_decode_by_slice, segmenter) if self._by_slice else segmenter.decode
         masks, predicted_ious, click_masks = _decode(
-            segmenter, embeddings, size_rc, [each.prompts for each in prompted], self._one_click
+            decode, embeddings, size_rc, [each.prompts for each in prompted], self._one_click
         )
         reference = torch.from_numpy(np.stack([each.masks != 0 for each in prompted]))
         reference = reference.to(segmenter.device)[:, None].expand_as(masks)
@@ -183,7 +189,7 @@ class Pipeline:
 
 
 def _decode(
-    segmenter: Segmenter,
+    decode: Callable[..., Decoded],
     embeddings: tuple[torch.Tensor, ...],
     size_rc: tuple[int, int],
     prompts: list[list[list[Prompts]]],
@@ -193,6 +199,7 @@ def _decode(
 
     The third result is `SegmentedSlice.click_masks` of each slice.
 
+    decode: see `Segmenter.decode`.
     prompts: for each slice and protocol those whose masks are united; their predicted IoU is the
         mean.
     """
@@ -203,7 +210,7 @@ def _decode(
         [united[min(number, len(united) - 1)] for united in of_slice for number in range(most)]
         for of_slice in prompts
     ]
-    decoded = segmenter.decode(embeddings, size_rc, repeated)
+    decoded = decode(embeddings, size_rc, repeated)
     masks, ious = (tensor.unflatten(1, (-1, most)) for tensor in decoded[:2])
     predicted_ious = [
         [fmean(united[:count]) for united, count in zip(*of_slice, strict=True)]
@@ -211,7 +218,7 @@ def _decode(
     ]
     click_masks = [None] * len(prompts)
     if one_click:
-        decoded = segmenter.decode(embeddings, size_rc, repeated, multimask=True)
+        decoded = decode(embeddings, size_rc, repeated, multimask=True)
         click_masks = [
             [three[:count] for three, count in zip(*of_slice, strict=True)]
             for of_slice in zip(
@@ -219,6 +226,20 @@ def _decode(
             )
         ]
     return masks.any(2), predicted_ious, click_masks
+
+
+def _decode_by_slice(
+    segmenter: Segmenter,
+    embeddings: tuple[torch.Tensor, ...],
+    size_rc: tuple[int, int],
+    prompts: Sequence[Sequence[Prompts]],
+) -> Decoded:
+    """Decode slice by slice; see `Segmenter.decode`."""
+    decoded = [
+        segmenter.decode_slice(tuple(tensor[[number]] for tensor in embeddings), size_rc, of_slice)
+        for number, of_slice in enumerate(prompts)
+    ]
+    return Decoded(*map(torch.stack, zip(*decoded, strict=True)))
 
 
 def map_ahead(

@@ -8,6 +8,8 @@ from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
+import numpy as np
+
 from sam_lungs.data.case import Case, Finding
 from sam_lungs.data.case_files import CaseFiles
 from sam_lungs.data.names import NUMPY_SUFFIXES
@@ -24,6 +26,7 @@ from sam_lungs.study.options import Options
 from sam_lungs.study.pictures import save_prediction
 from sam_lungs.study.pipeline import Pipeline, PromptedSlice, SegmentedSlice
 from sam_lungs.study.recorder import Recorder
+from sam_lungs.study.replay import Replay, ReplayedPrompts
 from sam_lungs.study.results import write_prompts
 from sam_lungs.study.run_record import NUMBERS_VERSION, RunRecord, environment
 from sam_lungs.study.score_options import ScoreOptions
@@ -43,12 +46,12 @@ def process_case(
     case: Case,
     segmenters: Sequence[Segmenter],
     options: Options,
-    prompts: dict[str, VolumePrompts] | None = None,
+    prompts: dict[str, VolumePrompts | ReplayedPrompts] | None = None,
 ) -> int:
     """Segment the missing slices of a case, and write its results.
 
-    case: without faults. segmenters: the same model, one per device. prompts: by the name of the
-    protocol; by default those of the options.
+    case: without faults. segmenters: the same model, one per device. prompts: by default all, see
+    `volume_prompts`.
 
     A results folder that holds another run, or in which another process works, is reported on
     standard error, and the other protocols are processed. Returns the exit status: 0, or 1 after a
@@ -57,9 +60,11 @@ def process_case(
     Raises `InputError` when a file cannot be written, or there is too little memory.
     """
     status = 0
+    prompts = prompts or volume_prompts(case, options)
     recorders: dict[str, Recorder] = {}
     with ExitStack() as stack:
-        for name, protocol in options.protocols.items():
+        for name in prompts:
+            protocol = options.protocols[name]
             try:
                 if recorder := _open(stack, case, segmenters[0], options, name, protocol):
                     recorders[name] = recorder
@@ -67,9 +72,10 @@ def process_case(
                 report(error)
                 status = 1
         if recorders:
-            _record(case, segmenters, options, recorders, prompts or volume_prompts(case, options))
-        for recorder in recorders.values():
-            recorder.finish(options.empty_slices == "nearest")
+            _record(case, segmenters, options, recorders, prompts)
+        for name, recorder in recorders.items():
+            cells = prompts[name].cells if options.prompts_file else None
+            recorder.finish(options.empty_slices == "nearest", cells)
     return status
 
 
@@ -84,13 +90,16 @@ def process_slice(case: Case, segmenters: Sequence[Segmenter], options: Options)
             if name:
                 print(f"{name}:")
             if options.slice not in of_volume.sources:
-                print("no lung, so no prompts")
+                print("no prompts" if options.prompts_file else "no lung, so no prompts")
                 continue
             if options.debug:
                 study_folder = layout.study_folder(options.output_folder, case.files)
                 folder = layout.slice_debug_folder(study_folder, name, case.name)
                 _draw(case, segmented, number, folder, options.draw)
             overlap = segmented.overlaps[number]
+            if case.masks is None:
+                print(f"the predicted mask has {overlap.predicted} pixels")
+                continue
             if not overlap.reference:
                 print(f"no lung, but the predicted mask has {overlap.predicted} pixels")
                 continue
@@ -100,8 +109,11 @@ def process_slice(case: Case, segmenters: Sequence[Segmenter], options: Options)
                 print(f"{metric}: {value:.4f}")
 
 
-def volume_prompts(case: Case, options: Options) -> dict[str, VolumePrompts]:
+def volume_prompts(case: Case, options: Options) -> dict[str, VolumePrompts | ReplayedPrompts]:
     """Return the prompts of a case without faults, by the name of the protocol."""
+    protocols = options.protocols_of(case.name)
+    if options.prompts_file:
+        return {name: ReplayedPrompts(each.cases[case.name]) for name, each in protocols.items()}
     return {
         name: VolumePrompts(
             case.masks.array,
@@ -110,7 +122,7 @@ def volume_prompts(case: Case, options: Options) -> dict[str, VolumePrompts]:
             options.objects,
             options.empty_slices,
         )
-        for name, protocol in options.protocols.items()
+        for name, protocol in protocols.items()
     }
 
 
@@ -120,7 +132,7 @@ def _open(
     segmenter: Segmenter,
     options: Options,
     name: str,
-    protocol: PromptProtocol,
+    protocol: PromptProtocol | Replay,
 ) -> Recorder | None:
     """Lock a results folder and return its recorder; None when the run is finished."""
     study_folder = layout.study_folder(options.output_folder, case.files)
@@ -172,7 +184,7 @@ def new_record(
     masks: list[dict],
     segmenter: dict,
     options: Options | ScoreOptions,
-    protocol: PromptProtocol | None,
+    protocol: PromptProtocol | Replay | None,
 ) -> RunRecord:
     """Return the record of a new run.
 
@@ -185,6 +197,10 @@ def new_record(
             recorded[each.metadata["decides"]][each.name] = getattr(options, each.name)
     # Baselines have no GPU code, and scores of masks need no model.
     needs_model = segmenter.get("family") not in ("baseline", "masks")
+    if isinstance(protocol, Replay):
+        of_prompts = protocol.recorded(files.name)
+    else:
+        of_prompts = asdict(protocol) if protocol else {}
     content = {
         "numbers_version": NUMBERS_VERSION,
         "image": image,
@@ -197,7 +213,7 @@ def new_record(
         "segmenter": segmenter,
         "options": recorded[True],
         "other_options": recorded[False],
-        "protocol": asdict(protocol) if protocol else {},
+        "protocol": of_prompts,
         "environment": environment(options.device if needs_model else "cpu"),
         "command": sys.argv,
     }
@@ -210,9 +226,12 @@ def _record(
     segmenters: Sequence[Segmenter],
     options: Options,
     recorders: dict[str, Recorder],
-    of_all: dict[str, VolumePrompts],
+    of_all: dict[str, VolumePrompts | ReplayedPrompts],
 ) -> None:
-    """Segment and record the slices that are missing in any recorder."""
+    """Segment and record the slices that are missing in any recorder.
+
+    of_all: see `volume_prompts`.
+    """
     prompts = {name: of_all[name] for name in recorders}
     prompted = set().union(*(each.sources for each in prompts.values()))
     left = sorted(
@@ -235,7 +254,7 @@ def _record(
                     _draw(case, segmented, number, recorder.debug_folder, options.draw)
                 prompted_as = sources[index] if sources[index] != index else None
                 recorder.add(segmented, number, prompted_as, clock - before)
-            progress.update(remark=f"mean Dice {first.dice:.4f}")
+            progress.update(remark=f"mean Dice {first.dice:.4f}" if case.masks else "")
 
 
 def _segment(
@@ -243,7 +262,7 @@ def _segment(
     segmenters: Sequence[Segmenter],
     options: Options,
     indices: Sequence[int],
-    prompts: list[VolumePrompts],
+    prompts: list[VolumePrompts | ReplayedPrompts],
 ) -> Iterator[SegmentedSlice]:
     """Yield slices segmented with the prompts of several protocols.
 
@@ -251,7 +270,8 @@ def _segment(
     """
 
     def read(index: int) -> PromptedSlice:
-        voxels, masks = (volume.array[:, :, index] for volume in (case.image, case.masks))
+        voxels = case.image.array[:, :, index]
+        masks = case.masks.array[:, :, index] if case.masks else np.zeros(voxels.shape, np.uint8)
         found = [each.at(index) for each in prompts]
         # All slices of a batch have the same number of protocols. A protocol without prompts in
         # this slice gets those of another one, and its prediction is not used.
@@ -267,7 +287,9 @@ def _segment(
         )
 
     keep_masks = options.debug or options.save_masks or options.measures_masks
-    pipeline = Pipeline(segmenters, options.batch_size, keep_masks, options.one_click)
+    # The prompts of a file get the masks of `decode_slice`, as those of an exploration do.
+    by_slice = options.prompts_file is not None
+    pipeline = Pipeline(segmenters, options.batch_size, keep_masks, options.one_click, by_slice)
     return pipeline.run(read, indices, _embedding_store(case, segmenters[0], options))
 
 
@@ -300,11 +322,10 @@ def _draw(
         layers,
     )
     masks_paths = [str(path) for path in case.files.masks_paths]
-    of_slice = {
-        "image": str(case.files.image_path),
-        "masks": masks_paths if len(masks_paths) > 1 else masks_paths[0],
-        "slice": prompted.index,
-    }
+    of_slice = {"image": str(case.files.image_path)}
+    if masks_paths:
+        of_slice["masks"] = masks_paths if len(masks_paths) > 1 else masks_paths[0]
+    of_slice["slice"] = prompted.index
     write_prompts(folder / layout.prompts_name(prompted.index), of_slice, prompts)
 
 
@@ -322,6 +343,10 @@ def findings(case: Case, options: Options) -> list[Finding]:
             add_fault("slice", f"{path}: no slice {options.slice}; give 0 to {slices - 1}")
         rows, columns = case.image.array.shape[:2]
         for protocol in options.protocols.values():
+            if isinstance(protocol, Replay):
+                for line in protocol.faults(case, in_3d=options.measures(*METRICS_3D)):
+                    add_fault("prompts", line)
+                continue
             points_rc = [] if isinstance(protocol.negative, str) else protocol.negative
             outside = [
                 f"{row},{column}" for row, column in points_rc if row >= rows or column >= columns
@@ -332,6 +357,11 @@ def findings(case: Case, options: Options) -> list[Finding]:
                     f"{path}: no pixel {' '.join(outside)} in a slice of {rows} x {columns}; give"
                     f" --negative 0,0 to {rows - 1},{columns - 1}",
                 )
+    if not options.protocols_of(case.name):
+        message = f"{options.prompts_file}: has no prompts for {case.name}"
+        if options.replays.unknown:
+            message += f", but for {options.replays.unknown[0]}"
+        add_fault("prompts", f"{message}; write its name, or leave out {path}")
     for folder in written_folders(case, options):
         try:
             check_writable(folder)
@@ -361,7 +391,8 @@ def written_folders(case: Case, options: Options) -> list[Path]:
     """Return the folders that processing a case writes to."""
     folders = [options.embeddings_folder] if options.embeddings_folder else []
     study_folder = layout.study_folder(options.output_folder, case.files)
-    for name in [name for one in options.for_each_model() for name in one.protocols]:
+    models = options.for_each_model()
+    for name in [name for one in models for name in one.protocols_of(case.name)]:
         if options.slice is None:
             folders.append(layout.results_folder(study_folder, name, case.name))
         elif options.debug:

@@ -30,6 +30,8 @@ def read_case_for(files: CaseFiles, options: Options) -> Case:
         )
         return replace(case, findings=[*case.findings, Finding("native", message, is_fault=True)])
     window = Window(*native_window(options.model))
+    if case.masks is None:
+        return replace(case, window=window)
     low, high = window.range_hu
     under_masks = values_under(case.masks.array, case.image.array)
     outside = np.mean((under_masks < low) | (under_masks > high))

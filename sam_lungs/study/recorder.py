@@ -1,12 +1,14 @@
 """The predictions of a model for one volume and prompt protocol -> the volume's results."""
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 
 import numpy as np
+import pandas as pd
 
 from sam_lungs.data.case import Case
 from sam_lungs.data.nifti import write_nifti
@@ -47,8 +49,9 @@ class Recorder:
 
     @property
     def dice(self) -> float:
-        """Mean Dice score of the recorded slices; NaN without any."""
-        return fmean(row.dice for row in self._slices.values()) if self._slices else np.nan
+        """Mean Dice score of the recorded slices with objects; NaN without any."""
+        known = [row.dice for row in self._slices.values() if row.dice is not None]
+        return fmean(known) if known else np.nan
 
     def add(
         self, segmented: SegmentedSlice, number: int, prompted_as: int | None, seconds: float
@@ -63,17 +66,22 @@ class Recorder:
         index, overlap = segmented.prompted.index, segmented.overlaps[number]
         line = {"index": index, "seconds": seconds}
         mask = segmented.masks[number] if self._keeps_masks else None
-        if overlap.reference:
+        if overlap.reference or self._case.masks is None:
             result = SliceResult(
                 slice=index,
-                jaccard=overlap.jaccard,
-                dice=overlap.dice,
                 score=segmented.predicted_ious[number],
-                lung_pixels=overlap.reference,
+                lung_pixels=None,
                 predicted_pixels=overlap.predicted,
                 interactions=segmented.prompted.interactions[number],
-                more=measure_slice(segmented, number, self._case.image, self._options),
             )
+            if self._case.masks:
+                result = replace(
+                    result,
+                    jaccard=overlap.jaccard,
+                    dice=overlap.dice,
+                    lung_pixels=overlap.reference,
+                    more=measure_slice(segmented, number, self._case.image, self._options),
+                )
             line["slice"] = asdict(result)
         else:
             area_mm2 = overlap.predicted * _pixel_mm2(self._case.image)
@@ -83,10 +91,16 @@ class Recorder:
         self._log.append(line, mask)
         self._take(line, mask)
 
-    def finish(self, with_empty_slices: bool = False) -> None:
+    def finish(
+        self,
+        with_empty_slices: bool = False,
+        cells: Mapping[int, Mapping[str, object]] | None = None,
+    ) -> None:
         """Write the results, run.json last, and remove the log.
 
-        with_empty_slices: also write `empty_slices.csv`.
+        with_empty_slices: also write `empty_slices.csv`. cells: {index of a slice: {column of
+            `raw_data.csv`: value}}, `interactions` and further columns, also of slices without
+            objects.
 
         Raises `InputError` when they cannot be written.
         """
@@ -101,9 +115,15 @@ class Recorder:
         if with_empty_slices or self._empty_slices:
             empty_slices = [self._empty_slices[index] for index in sorted(self._empty_slices)]
         table = slices_table(
-            [self._slices.get(index, SliceResult(index)) for index in range(slices)]
+            [self._slices.get(index) or self._not_measured(index) for index in range(slices)]
         )
-        of_volume = measure_volume(self._masks, self._case, table, options)
+        if cells:
+            of_slices = pd.DataFrame.from_dict(cells, orient="index").reindex(table.index)
+            table["interactions"] = of_slices.pop("interactions").astype("Int64")
+            table = pd.concat([table, of_slices], axis=1)
+        of_volume = {}
+        if self._case.masks:
+            of_volume = measure_volume(self._masks, self._case, table, options)
         if table["interactions"].notna().any():
             of_volume["interactions"] = int(table["interactions"].sum())
         write_volume_tables(folder, table, of_volume, empty_slices)
@@ -127,6 +147,12 @@ class Recorder:
             + [path.relative_to(folder).as_posix() for path in pictures],
         )
         self._log.discard()
+
+    def _not_measured(self, index: int) -> SliceResult:
+        """Return the row of a slice without prompts or objects."""
+        masks = self._case.masks
+        lung_pixels = masks and int(np.count_nonzero(masks.array[:, :, index]))
+        return SliceResult(index, lung_pixels=lung_pixels)
 
     def _move_pictures(self) -> None:
         """Replace the pictures of an earlier run by the new ones."""

@@ -26,7 +26,8 @@ class SliceResult:
     """One row of `raw_data.csv`. In a slice without objects only `slice` and `lung_pixels` are set.
 
     jaccard, dice, score (the model's predicted IoU): 0..1. score is None where it is not known.
-    lung_pixels, predicted_pixels: areas of the reference mask and of the predicted mask.
+    lung_pixels, predicted_pixels: areas of the reference mask and of the predicted mask; None
+        without reference masks, and where the slice was not segmented.
     interactions: points and corners of boxes that a user gives in this slice; None if not known.
     more: further metrics, by the names of their columns.
     """
@@ -35,10 +36,13 @@ class SliceResult:
     jaccard: float | None = None
     dice: float | None = None
     score: float | None = None
-    lung_pixels: int = 0
+    lung_pixels: int | None = 0
     predicted_pixels: int | None = None
     interactions: int | None = None
     more: dict[str, float] = field(default_factory=dict)
+
+
+RAW_DATA_COLUMNS = tuple(each.name for each in fields(SliceResult) if each.name != "more")
 
 
 @dataclass(frozen=True)
@@ -72,9 +76,12 @@ def write_volume_tables(
     Raises `InputError` when they cannot be written.
     """
     rows = [{"metric": name, "avg": value} for name, value in of_volume.items()]
-    summary = pd.concat([summarize(table), pd.DataFrame(rows)], ignore_index=True)
+    tables = [pd.DataFrame(rows)]
+    if table["lung_pixels"].notna().any():  # there are reference masks
+        tables.insert(0, summarize(table))
+    summary = pd.concat(tables, ignore_index=True).reindex(columns=["metric", *STATISTICS])
     write_csv(table, folder / RAW_DATA_NAME)
-    write_csv(summary.astype({"slices": "Int64"}), folder / SUMMARY_NAME)
+    write_csv(summary.astype({"avg": "float64", "slices": "Int64"}), folder / SUMMARY_NAME)
     remove(folder / EMPTY_SLICES_NAME)
     if empty_slices is not None:
         write_csv(_to_table(empty_slices, EmptySlice), folder / EMPTY_SLICES_NAME)
@@ -134,9 +141,13 @@ def statistics_of(values: pd.DataFrame) -> pd.DataFrame:
 def lung_slices_dice(table: pd.DataFrame) -> float:
     """Return one Dice score of all pixels of a volume's slices with objects.
 
+    NaN without any, and when one of them was not segmented.
+
     table: columns `dice`, `lung_pixels` and `predicted_pixels`.
     """
-    of_lung = table[table["dice"].notna()]
+    of_lung = table[table["lung_pixels"] > 0]
+    if of_lung.empty or of_lung["dice"].isna().any():
+        return float("nan")
     areas = (of_lung["lung_pixels"] + of_lung["predicted_pixels"]).astype("float64")
     return float((of_lung["dice"] * areas).sum() / areas.sum())
 

@@ -85,8 +85,11 @@ def _run_model(options: Options, cases: list[CaseFiles], faulty: list[CaseFiles]
     with ThreadPoolExecutor(1) as reader:
         for case in map_ahead(reader, read, unfinished(), ahead=1):
             found = findings(case, options)
-            if faults := [each.message for each in found if each.is_fault]:
-                report(InputError(faults[0]))
+            if faults := [each for each in found if each.is_fault]:
+                # Of a file of prompts, every line that is wrong.
+                of_prompts = [each for each in faults if each.name == "prompts"]
+                for each in of_prompts or faults[:1]:
+                    report(InputError(each.message))
                 faulty.append(case.files)
                 status = 1
                 continue
@@ -101,7 +104,8 @@ def _run_model(options: Options, cases: list[CaseFiles], faulty: list[CaseFiles]
             if any(options.slice in sources for sources in prompted):
                 process_slice(case, segmenters(), options)
             else:
-                print(f"{case.files.image_path}: slice {options.slice} has no lung, so no prompts")
+                why = "prompts in the file" if options.prompts_file else "lung, so no prompts"
+                print(f"{case.files.image_path}: slice {options.slice} has no {why}")
     return status
 
 
@@ -116,9 +120,8 @@ def is_finished(files: CaseFiles, options: Options) -> bool:
     if options.slice is not None:
         return False
     study_folder = layout.study_folder(options.output_folder, files)
-    folders = {
-        each: layout.results_folder(study_folder, each, files.name) for each in options.protocols
-    }
+    protocols = options.protocols_of(files.name)
+    folders = {each: layout.results_folder(study_folder, each, files.name) for each in protocols}
     if not any(folder.exists() for folder in folders.values()):
         return False
     try:
@@ -128,7 +131,7 @@ def is_finished(files: CaseFiles, options: Options) -> bool:
         return False
     identity = identify_model(options)
     asked = {
-        folder: new_record(files, image, masks, identity, options, options.protocols[each])
+        folder: new_record(files, image, masks, identity, options, protocols[each])
         for each, folder in folders.items()
     }
     # All folders are checked, to report another run before hours are spent.

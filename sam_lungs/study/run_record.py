@@ -25,7 +25,10 @@ CODE = (
     *("data/*.py", "prompts/*.py", "segmenters/*.py"),
     *(
         f"study/{name}.py"
-        for name in ("measure", "metrics", "pipeline", "process", "recorder", "results", "surfaces")
+        for name in (
+            *("measure", "metrics", "pipeline", "process", "recorder", "replay", "results"),
+            "surfaces",
+        )
     ),
 )
 # Keys of `reading` whose option has another name.
@@ -42,7 +45,8 @@ class RunRecord:
     segmenter: the segmenter's identity, see `segmenters.base`.
     options: the options that decide the results, without those in `reading`. other_options: all
         others, without the paths of volumes.
-    protocol: the prompt protocol. window_hu: lowest and highest value of the window, or None.
+    protocol: the prompt protocol, or `prompts_file`, its name, and `sha256` of the prompts of this
+        volume. window_hu: lowest and highest value of the window, or None.
     patient, subset: from the dataset file. findings: `name`, `message` and `is_allowed` of each
         warning and each fault that was accepted.
     predictions: as `masks`, of predicted masks that were scored; empty for a model's run.
@@ -141,14 +145,18 @@ class RunRecord:
             "numbers version": self.numbers_version,
             **{f"--{name}": value for name, value in sorted((reading | self.options).items())},
             # Earlier versions had prompts in every slice and did not record it.
-            **{f"prompts: {name}": value for name, value in ({"every": 1} | self.protocol).items()},
+            **{
+                f"prompts: {name}": value
+                for name, value in ({"every": 1} | self.protocol).items()
+                if name != "prompts_file"
+            },
             **{
                 f"{role} {key}": value
                 for role, identity in self._inputs
                 for key, value in identity.items()
                 if key != "file"
             },
-            # Without file names: a checkpoint may be renamed.
+            # Without file names: a checkpoint, or a file of prompts, may be renamed.
             "weights": sorted(self.segmenter.get("weights", {}).values()),
             "preprocessing": self.segmenter.get("preprocessing"),
         }

@@ -16,10 +16,10 @@ from sam_lungs.data.plausibility import Finding
 from sam_lungs.data.predictions import Predictions, read_predictions
 from sam_lungs.study import layout
 from sam_lungs.study.measurement_options import METRICS_3D
-from sam_lungs.study.metrics import overlap
+from sam_lungs.study.metrics import metrics_in, overlap
 from sam_lungs.study.pipeline import PromptedSlice, SegmentedSlice
 from sam_lungs.study.process import about_case, measurement_findings, new_record, open_recorder
-from sam_lungs.study.results import read_empty_slices, read_raw_data
+from sam_lungs.study.results import RAW_DATA_COLUMNS, read_empty_slices, read_raw_data
 from sam_lungs.study.run_record import RunRecord
 from sam_lungs.study.score_options import ScoreOptions
 from sam_lungs.study.setup import check_names, existing_cases
@@ -47,7 +47,8 @@ class Source:
     """The run here that made predicted masks.
 
     scores, interactions: by slice, as in its `raw_data.csv`. prompted_as: of the slices without
-    objects that it segmented; None if it left them out.
+    objects that it segmented; None if it left them out. cells: with prompts of a file those of the
+    slices that have some, see `Recorder.finish`; empty with others.
     """
 
     record: RunRecord
@@ -55,6 +56,7 @@ class Source:
     interactions: dict[int, int]
     segmented: set[int]
     prompted_as: dict[int, int] | None
+    cells: dict[int, dict[str, object]]
 
 
 def score_study(options: ScoreOptions) -> int:
@@ -173,13 +175,16 @@ def _score(
             return 0
         with_empty_slices = source is None or source.prompted_as is not None
         slices = range(case.image.array.shape[2]) if with_empty_slices else case.lung_slices
+        cells = source.cells if source else {}
+        if cells:
+            with_empty_slices, slices = False, sorted(cells)
         for index in slices:
             if index not in recorder.done:
                 started = time.perf_counter()
                 segmented = _segmented(case, predicted, index, source)
                 prompted_as = ((source and source.prompted_as) or {}).get(index)
                 recorder.add(segmented, 0, prompted_as, time.perf_counter() - started)
-        recorder.finish(with_empty_slices)
+        recorder.finish(with_empty_slices, cells)
     print(f"{folder}: mean Dice {recorder.dice:.4f}")
     return 0
 
@@ -241,9 +246,14 @@ def _source_of(paths: list[Path], predictions: Predictions) -> Source | None:
     if (folder / layout.EMPTY_SLICES_NAME).exists():
         empty = read_empty_slices(folder).set_index("slice")["prompted_as"]
         prompted_as = {index: None if pd.isna(one) else int(one) for index, one in empty.items()}
-    segmented = set(table.index[table["dice"].notna()]) | set(prompted_as or ())
+    segmented = set(table.index[table["predicted_pixels"].notna()]) | set(prompted_as or ())
     interactions = table["interactions"].dropna().astype(int).to_dict()
-    return Source(record, table["score"].dropna().to_dict(), interactions, segmented, prompted_as)
+    scores, cells = table["score"].dropna().to_dict(), {}
+    if "prompts_file" in record.protocol:
+        known = [*RAW_DATA_COLUMNS, *metrics_in(table)]
+        names = [name for name in table if name == "interactions" or name not in known]
+        cells = table.loc[list(interactions), names].to_dict("index")
+    return Source(record, scores, interactions, segmented, prompted_as, cells)
 
 
 def _source_findings(
@@ -251,14 +261,18 @@ def _source_findings(
 ) -> list[Finding]:
     """Return the faults of scoring a run that did not segment all slices."""
     found = []
+    remedy = "run process_image.py with --empty_slices nearest"
+    if source.cells:
+        remedy = "write prompts for it, and run process_image.py again"
     left_out = [index for index in case.lung_slices if index not in source.segmented]
     if left_out:
         message = (
-            f"{path}: its run did not segment slice {left_out[0]}, which has reference masks; run"
-            " process_image.py with --empty_slices nearest"
+            f"{path}: its run did not segment slice {left_out[0]}, which has reference masks;"
+            f" {remedy}"
         )
         found.append(Finding("slices", message, is_fault=True))
-    if options.measures(*METRICS_3D) and source.prompted_as is None:
+    is_partial = source.prompted_as is None and not source.cells
+    if options.measures(*METRICS_3D) and is_partial:
         message = (
             f"{path}: its run left out the slices without objects, so there are no metrics in 3-D;"
             " run process_image.py with --empty_slices nearest"

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from sam_lungs.segmenters.devices import choose_devices
 from sam_lungs.segmenters.presets import NAMES
 from sam_lungs.study import layout
 from sam_lungs.study.options import Options
+from sam_lungs.study.replay import Replay
 from sam_lungs.study.score_options import ScoreOptions
 from sam_lungs.utils.errors import InputError
 
@@ -29,22 +31,32 @@ def prepare(options: Options) -> None:
 
     Raises `InputError` for a dataset file that cannot be read, when the results of a case cannot be
     named after it, or would be mixed with those of another case, when there is no such device,
-    when a model does not accept the prompts, lacks a package, or has no native preprocessing, and
-    when a baseline cannot do what the options ask.
+    when a model does not accept the prompts, lacks a package, or has no native preprocessing, when
+    a baseline cannot do what the options ask, when a file of prompts cannot be used, and when
+    nothing would be written.
     """
+    # Not a check of Options, because the dry run rehearses `--slice` as a run that writes tables.
+    if not (options.has_masks or options.save_masks or options.debug or options.slice is not None):
+        raise InputError("there are no reference masks; add --save_masks or --debug, or give -m")
     if options.threads:
         torch.set_num_threads(options.threads)
     choose_devices(options.device)
     for one in options.for_each_model():
         accepted = registry.check_model(one.model, one.checkpoint, one.model_folder)
+        name = one.model or one.model_folder
         for protocol in one.protocols.values():
-            check_kinds(protocol.kinds, accepted, one.model or one.model_folder)
+            if isinstance(protocol, Replay):
+                protocol.check_kinds(accepted, name)
+                continue
+            check_kinds(protocol.kinds, accepted, name)
             if one.model == "box" and not protocol.box:
                 raise InputError(NEEDS_BOX)
         if one.preprocessing == "native":
             registry.native_window(one.model)
     _check_baselines(options)
     check_names(options)
+    if options.replays:
+        _check_raters(options)
 
 
 def check_names(options: Options | ScoreOptions) -> None:
@@ -134,16 +146,47 @@ def _check_name(files: CaseFiles, results_folder: Path) -> None:
             str(path).encode()
         except UnicodeEncodeError:
             raise InputError(f"{path}: its name is not UTF-8; rename it") from None
-    name = files.name
+    _check_folder_name(files.name, str(files.path))
+
+
+def _check_folder_name(name: str, whose: str) -> None:
+    """Raise `InputError` when a folder of results cannot have a name. whose: for the message."""
     folders = ("", layout.FIGURES_FOLDER, layout.METHODS_FOLDER, *PROTOCOLS, *NAMES)
     without_every = re.sub(r"(^|_)every_\d+$", "", name)
     if without_every in folders or name.endswith((".csv", ".html")):
         raise InputError(
-            f"{files.path}: its results would be named {name}, which is the name of another"
+            f"{whose}: its results would be named {name}, which is the name of another"
             " result; rename it"
         )
     if len(name.encode()) > MAX_NAME_BYTES:
         raise InputError(
-            f"{files.path}: its results cannot be named {name}, because this is longer than"
+            f"{whose}: its results cannot be named {name}, because this is longer than"
             f" {MAX_NAME_BYTES} bytes; give it a shorter name"
+        )
+
+
+def _check_raters(options: Options) -> None:
+    """Warn of prompts that are not used, and of raters who lack cases.
+
+    Raises `InputError` when results cannot be named after a rater.
+    """
+    path, names = options.prompts_file, [files.name for files in options.case_files]
+    for rater, replay in options.replays.of_raters.items():
+        lacking = [name for name in names if name not in replay.cases]
+        if not rater:
+            continue
+        whose = f"{path}, rater {rater!r}"
+        if "/" in rater or rater.startswith(".") or not rater.isprintable() or rater in names:
+            raise InputError(f"{whose}: results cannot be named after it; rename it")
+        _check_folder_name(rater, whose)
+        if lacking:
+            print(
+                f"warning: {whose}: has no prompts for {len(lacking)} of {len(names)} cases, such"
+                f" as {lacking[0]}",
+                file=sys.stderr,
+            )
+    if unknown := options.replays.unknown:
+        print(
+            f"warning: {path}: has prompts for {len(unknown)} other cases, such as {unknown[0]}",
+            file=sys.stderr,
         )

@@ -21,6 +21,7 @@ from sam_lungs.utils.files import remove
 PUBLISHED_NAME = re.compile(r"raw_data_[\d_-]+\.csv")
 
 NO_TABLE = f"has no {layout.RAW_DATA_NAME}"
+NO_METRICS = "has no reference masks in the slices with prompts, so no metrics"
 
 # The fields of JoinedResults that are written, and their files.
 TABLES = {
@@ -58,8 +59,8 @@ class JoinedResults(NamedTuple):
 def join_results(folder: Path, patients: Patients | None = None) -> JoinedResults:
     """Join the results of all volumes in a folder, ours or the authors' published ones.
 
-    Folders without results, those of unfinished runs, and volumes that `patients` does not have are
-    left out with a warning.
+    Folders without results, those of unfinished runs, volumes without reference masks in the slices
+    with prompts, and those that `patients` does not have are left out with a warning.
 
     patients: patients and subsets; by default those in the volumes' run.json.
 
@@ -75,12 +76,17 @@ def join_results(folder: Path, patients: Patients | None = None) -> JoinedResult
         if path == NO_TABLE and image in (layout.FIGURES_FOLDER, layout.METHODS_FOLDER):
             continue
         of = patients.find(image) if patients else _recorded(record)
-        if isinstance(path, str) or of is None:
-            reason = path if isinstance(path, str) else f"is not in {patients.source}"
+        reason = path if isinstance(path, str) else None
+        if not reason:
+            table = results.read_raw_data(path)
+            if of is None:
+                reason = f"is not in {patients.source}"
+            elif table["dice"].isna().all():
+                reason = NO_METRICS
+        if reason:
             left_out.append(f"{volume_folder}: {reason}; left out")
             print(f"warning: {left_out[-1]}", file=sys.stderr)
             continue
-        table = results.read_raw_data(path)
         table.insert(0, "image", image)
         tables.append(table)
         if record:
@@ -97,7 +103,8 @@ def join_results(folder: Path, patients: Patients | None = None) -> JoinedResult
             " results folders"
         )
     if not tables:
-        raise InputError(f"{folder}: no folder has results; process an image first")
+        remedy = "see the warnings" if left_out else "process an image first"
+        raise InputError(f"{folder}: no folder has results; {remedy}")
     slices, volumes = pd.concat(tables, ignore_index=True), pd.DataFrame(rows)
     # Last, after the metrics that only some volumes have.
     volumes = volumes[[*volumes.columns.drop(["patient", "subset"]), "patient", "subset"]]
@@ -177,7 +184,9 @@ def _find_table(folder: Path, record: RunRecord | None) -> Path | str:
 
 
 def _volume_row(table: pd.DataFrame) -> dict:
-    lung_slices = table["jaccard"].count()
+    # The authors' tables do not have `lung_pixels`.
+    has_lung = table["lung_pixels"] > 0 if "lung_pixels" in table else table["jaccard"].notna()
+    lung_slices = has_lung.sum()
     row = {"image": table["image"].iloc[0], "slices": len(table), "lung_slices": lung_slices}
     for metric in results.summarize(table).to_dict("records"):
         row |= {f"{metric['metric']}_{name}": metric[name] for name in results.STATISTICS}

@@ -2,8 +2,9 @@
 
 from sam_lungs.study.run_record import RunRecord
 from sam_lungs.summary.methods_facts import is_elsewhere, missing
-from sam_lungs.summary.methods_wording import References, count, listed
+from sam_lungs.summary.methods_wording import References, code, count, listed
 
+FILE = "prompts_file"  # in the protocol of prompts of a file
 POINTS = {
     "inside": "each label got one positive point: its centroid, moved into the label if it lies"
     " outside, and then to the middle of the label's pixels in that row or column",
@@ -23,6 +24,11 @@ def prompts(record: RunRecord, references: References) -> str:
         return "the predicted masks were made elsewhere; how they were prompted is not recorded"
     if not record.protocol:
         return missing("the prompt protocol")
+    if file := record.protocol.get(FILE):
+        return (
+            f"the prompts were read from {code(file)}, and only slices with prompts there were"
+            " segmented; who drew them is not recorded"
+        )
     text = "the prompts of a slice were derived from its reference mask and not drawn by a user"
     text += references.cite("paper")
     objects = {
@@ -35,14 +41,14 @@ def prompts(record: RunRecord, references: References) -> str:
 
 def points(record: RunRecord) -> str:
     """Say the positive points."""
-    if not record.protocol:
+    if not _has_rules(record):
         return ""
     return POINTS.get(record.protocol.get("points"), missing("the choice of positive points"))
 
 
 def negative_points(record: RunRecord) -> str:
     """Say the negative points."""
-    if not record.protocol:
+    if not _has_rules(record):
         return ""
     negative = record.protocol.get("negative")
     if negative is None:
@@ -62,7 +68,7 @@ def negative_points(record: RunRecord) -> str:
 
 def box(record: RunRecord) -> str:
     """Say whether a box was given."""
-    if not record.protocol:
+    if not _has_rules(record):
         return ""
     if record.protocol.get("box") is None:
         return missing("whether a box was given")
@@ -82,7 +88,7 @@ def every(record: RunRecord) -> str:
 
 def empty_slices(record: RunRecord) -> str:
     """Say what happens to slices without prompts of their own."""
-    if is_elsewhere(record):
+    if is_elsewhere(record) or FILE in record.protocol:
         return ""
     slices = "lung" if _step(record) == 1 else "prompts of their own"
     return {
@@ -90,6 +96,10 @@ def empty_slices(record: RunRecord) -> str:
         "nearest": f"slices without {slices} got the prompts of the nearest slice that has some;"
         " slices without lung are in no mean over slices",
     }.get(record.options.get("empty_slices"), missing(f"the treatment of slices without {slices}"))
+
+
+def _has_rules(record: RunRecord) -> bool:
+    return bool(record.protocol) and FILE not in record.protocol
 
 
 def _step(record: RunRecord) -> int:

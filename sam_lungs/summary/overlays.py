@@ -28,19 +28,18 @@ GIF_WIDTH = 320
 GIF_FRAMES = 60
 GIF_FRAME_MS = 100
 CONTOUR_RGB = (0, 255, 0)
-# Of masks that were made elsewhere.
-NO_PROMPTS = {"points": "none", "negative": "none", "box": False}
 
 
 class ProcessedVolume(NamedTuple):
     """The input of a volume's run, and the masks that were predicted.
 
-    objects: one of `options.OBJECTS`. predicted: (rows, columns, slices) bool. table: see
+    protocol: None with the prompts of a file, which are not drawn. objects: one of
+    `options.OBJECTS`. predicted: (rows, columns, slices) bool. table: see
     `results.read_raw_data`.
     """
 
     case: Case
-    protocol: PromptProtocol
+    protocol: PromptProtocol | None
     objects: str
     predicted: np.ndarray
     table: pd.DataFrame
@@ -64,7 +63,9 @@ def read_processed(results_folder: Path) -> ProcessedVolume | None:
     path = results_folder / RUN_NAME
     try:
         case = read_case(_files(record))
-        protocol = PromptProtocol(**(record.protocol or NO_PROMPTS))
+        # Prompts of a file, and of masks that were made elsewhere, are not known here.
+        is_known = record.protocol and "prompts_file" not in record.protocol
+        protocol = PromptProtocol(**record.protocol) if is_known else None
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: not a run record; process its image again") from error
     # Before the faults, because a changed file may have some.
@@ -107,8 +108,10 @@ def draw_extremes(volume: ProcessedVolume) -> Figure:
     ranked = volume.table.dropna(subset=["dice"]).sort_values("dice", kind="stable")
     chosen = {"worst": 0, "median": (len(ranked) - 1) // 2, "best": len(ranked) - 1}
     image, masks = volume.case.image, volume.case.masks
-    slices_of_labels = volume.case.slices_of_labels
-    prompts = VolumePrompts(masks.array, slices_of_labels, volume.protocol, volume.objects)
+    prompts = None
+    if volume.protocol:
+        slices_of_labels = volume.case.slices_of_labels
+        prompts = VolumePrompts(masks.array, slices_of_labels, volume.protocol, volume.objects)
     figure = Figure(figsize=(7, 3), layout="constrained")
     panels = figure.subplots(1, len(chosen))
     for axes, (name, rank) in zip(panels, chosen.items(), strict=True):
@@ -116,7 +119,7 @@ def draw_extremes(volume: ProcessedVolume) -> Figure:
         index = int(row["slice"])
         image_rgb = slice_to_rgb(image.array[:, :, index], volume.case.window)
         labels, predicted = masks.array[:, :, index], volume.predicted[:, :, index]
-        united = prompts.at(index).united
+        united = prompts.at(index).united if prompts else []
         draw_prediction(axes, image_rgb, labels, united, predicted, image.geometry, marker_size=9)
         axes.set_title(f"{name}: slice {index}, Dice {row['dice']:.3f}", fontsize=9)
     figure.supxlabel(

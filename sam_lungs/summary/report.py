@@ -77,6 +77,13 @@ def write_report(
         "title": title,
         "names": sorted({str(each.segmenter.get("model")) for each in study.records.values()}),
         "are_prompted": any(each.protocol for each in study.records.values()),
+        "prompts_files": sorted(
+            {
+                each.protocol["prompts_file"]
+                for each in study.records.values()
+                if "prompts_file" in each.protocol
+            }
+        ),
         "headline": _headline(study.intervals),
         "patients": _patients(study),
         "interval_names": _interval_names(study.intervals),
