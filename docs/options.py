@@ -14,6 +14,7 @@ PAGE = Path(__file__).with_suffix(".md")
 COMMANDS = {
     "nifti_to_numpy.py": "nifti_to_numpy",
     "process_image.py": "process_image",
+    "explore_prompts.py": "explore_prompts",
     "score_masks.py": "score_masks",
     "join_results.py": "join_results",
     "make_report.py": "make_report",

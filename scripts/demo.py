@@ -43,11 +43,20 @@ run([*study, "--prompts", ",".join(OTHERS)])
 one_slice = [*process, "-i", IMAGES[0], "-m", MASKS[0], "--slice", 18, "--debug"]
 run([*one_slice, "--prompts", "centroid_points,points,no_box,paper"])
 
+# Clicks of a simulated user, and a map of where one may click. The compact model was not trained
+# with mask prompts.
+explore = [sys.executable, "explore_prompts.py"]
+options = ["--model", "compact", "--output_folder", RESULTS]
+clicks = ["clicks", "--clicks", "5", "--no_mask_prompts"]
+run([*explore, *clicks, *options, "-i", *IMAGES, "-m", *MASKS])
+one_map = ["map", "--slice", "18", "--debug"]
+run([*explore, *one_map, *options, "-i", IMAGES[0], "-m", MASKS[0]])
+
 run([sys.executable, "join_results.py", "-r", RESULTS / "paper", *PATIENTS])
 others = [RESULTS / name for name in (*OTHERS, *EFFORTS)]
 others += [RESULTS / name / "paper" for name in BASELINES]
 make_report = [sys.executable, "make_report.py", "-r", RESULTS / "paper", *PATIENTS]
 run([*make_report, "--compare", *others])
 print("Open that report, and these pictures:")
-for picture in sorted(FOLDER.glob("debug/*/*/slice_18_prediction.png")):
+for picture in sorted(FOLDER.glob("debug/**/slice_18_*.png")):
     print(f"  {picture}")

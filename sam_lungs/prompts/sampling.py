@@ -6,7 +6,7 @@ import numpy as np
 
 from sam_lungs.prompts.clicks import depths
 from sam_lungs.prompts.protocols import PROTOCOLS, Prompts
-from sam_lungs.prompts.rules import make_united_prompts
+from sam_lungs.prompts.rules import make_prompts
 
 
 def random_points(region: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
@@ -66,8 +66,9 @@ def sample_points(
     labels = np.unique(masks[masks != 0])
     prompted = [[label] for label in labels] if objects == "apart" else [labels]
     sampled = []
-    boxes = make_united_prompts(masks, PROTOCOLS["box_only"], objects)
-    for of_labels, box in zip(prompted, boxes, strict=True):
+    for of_labels in prompted:
+        shown = np.where(np.isin(masks, of_labels), masks, 0)
+        box = make_prompts(shown, PROTOCOLS["box_only"])
         positives = [sample(masks == label, n, rng) for label in of_labels]
         negatives = sample(surroundings(masks != 0, box.box_rc, margin_px), n, rng)
         points_rc = np.concatenate([*positives, negatives])

@@ -170,7 +170,7 @@ class Pipeline:
     ) -> list[SegmentedSlice]:
         prompted = [each for each, _, _ in slices]
         size_rc = prompted[0].masks.shape
-        embeddings = _embed(segmenter, slices, store)
+        embeddings = embed(segmenter, slices, store)
         decode = partial(_decode_by_slice, segmenter) if self._by_slice else segmenter.decode
         masks, predicted_ious, click_masks = _decode(
             decode, embeddings, size_rc, [each.prompts for each in prompted], self._one_click
@@ -262,7 +262,7 @@ def _too_little_memory(segmenter: Segmenter) -> InputError:
     )
 
 
-def _embed(
+def embed(
     segmenter: Segmenter, slices: list[tuple], store: EmbeddingStore | None
 ) -> tuple[torch.Tensor, ...]:
     """Return the embeddings of a batch; encode and save those that are not in the store."""

@@ -154,8 +154,19 @@ def open_recorder(
     Raises `RunMismatchError` when the folder holds another run, `FolderInUseError` when another
     process works in it, and `InputError` when it cannot be written.
     """
+    log = open_log(stack, record, folder, options.overwrite)
+    return log and Recorder(folder, case, options, log)
+
+
+def open_log(
+    stack: ExitStack, record: RunRecord, folder: Path, overwrite: bool
+) -> UnfinishedRun | None:
+    """Lock a results folder and return the log of a run; None when the run is finished.
+
+    Raises as `open_recorder` does.
+    """
     stack.enter_context(locked_folder(folder))
-    if finished_record(folder, record, options.overwrite):
+    if finished_record(folder, record, overwrite):
         return None
     log = stack.enter_context(UnfinishedRun(folder, record))
     if log.discarded_slices:
@@ -164,7 +175,7 @@ def open_recorder(
             " packages, threads or code; starting again at the first slice",
             file=sys.stderr,
         )
-    return Recorder(folder, case, options, log)
+    return log
 
 
 def about_case(case: Case) -> dict[str, object]:
@@ -290,10 +301,10 @@ def _segment(
     # The prompts of a file get the masks of `decode_slice`, as those of an exploration do.
     by_slice = options.prompts_file is not None
     pipeline = Pipeline(segmenters, options.batch_size, keep_masks, options.one_click, by_slice)
-    return pipeline.run(read, indices, _embedding_store(case, segmenters[0], options))
+    return pipeline.run(read, indices, embedding_store(case, segmenters[0], options))
 
 
-def _embedding_store(case: Case, segmenter: Segmenter, options: Options) -> EmbeddingStore | None:
+def embedding_store(case: Case, segmenter: Segmenter, options: Options) -> EmbeddingStore | None:
     if options.embeddings_folder is None or segmenter.identity["family"] == "baseline":
         return None
     return EmbeddingStore(

@@ -102,13 +102,14 @@ def write_prompts(path: Path, of_slice: dict, prompts: Sequence[Prompts]) -> Non
 
     Raises `InputError` when it cannot be written.
     """
-    objects = [_as_dict(each) for each in prompts]
+    objects = [as_dict(each) for each in prompts]
     content = objects[0] if len(objects) == 1 else {"objects": objects}
     with atomic_write(path) as temporary:
         temporary.write_text(yaml.safe_dump(of_slice | content, sort_keys=False))
 
 
-def _as_dict(prompts: Prompts) -> dict:
+def as_dict(prompts: Prompts) -> dict:
+    """Return prompts as plain lists and numbers, with the keys of `slice_N_prompt.yml`."""
     points = [
         {"row": int(row), "column": int(column), "label": int(label)}
         for (row, column), label in zip(prompts.points_rc, prompts.labels, strict=True)

@@ -1,13 +1,14 @@
 """All cases of a study, one after the other, with one loaded model at a time."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
-from sam_lungs.data.case import Case
+from sam_lungs.data.case import Case, Finding
 from sam_lungs.data.case_files import CaseFiles
 from sam_lungs.data.readers import identify
 from sam_lungs.segmenters.base import Segmenter
@@ -29,7 +30,23 @@ from sam_lungs.utils.errors import InputError, report
 from sam_lungs.utils.files import FolderInUseError, locked_folder
 
 
-def run_study(options: Options) -> int:
+class Work(NamedTuple):
+    """What is done with each case.
+
+    folder: (study folder, name of a protocol, name of a case) -> folder of the results. The others
+    are as in `process`.
+    """
+
+    folder: Callable[[Path, str, str], Path]
+    findings: Callable[[Case, Options], list[Finding]]
+    process_case: Callable[[Case, list[Segmenter], Options], int]
+    process_slice: Callable[[Case, list[Segmenter], Options], None]
+
+
+STUDY = Work(layout.results_folder, findings, process_case, process_slice)
+
+
+def run_study(options: Options, work: Work = STUDY) -> int:
     """Process the cases with each model; skip finished ones, resume unfinished ones.
 
     A bad case is reported on standard error and the others are processed. Warnings about the files
@@ -52,11 +69,14 @@ def run_study(options: Options) -> int:
     for one in models:
         if len(models) > 1 and options.slice is None:
             print(f"{one.model}:", flush=True)
-        status |= _run_model(one, [files for files in cases if files not in faulty], faulty)
+        left = [files for files in cases if files not in faulty]
+        status |= _run_model(one, work, left, faulty)
     return status
 
 
-def _run_model(options: Options, cases: list[CaseFiles], faulty: list[CaseFiles]) -> int:
+def _run_model(
+    options: Options, work: Work, cases: list[CaseFiles], faulty: list[CaseFiles]
+) -> int:
     """Process cases with the one model of the options; return the exit status.
 
     faulty: cases with faults, which were reported, are added.
@@ -74,7 +94,7 @@ def _run_model(options: Options, cases: list[CaseFiles], faulty: list[CaseFiles]
         nonlocal status
         for files in cases:
             try:
-                if is_finished(files, options):
+                if is_finished(files, options, work):
                     print(f"{files.name}: finished before, skipped")
                 else:
                     yield files
@@ -84,7 +104,7 @@ def _run_model(options: Options, cases: list[CaseFiles], faulty: list[CaseFiles]
 
     with ThreadPoolExecutor(1) as reader:
         for case in map_ahead(reader, read, unfinished(), ahead=1):
-            found = findings(case, options)
+            found = work.findings(case, options)
             if faults := [each for each in found if each.is_fault]:
                 # Of a file of prompts, every line that is wrong.
                 of_prompts = [each for each in faults if each.name == "prompts"]
@@ -96,20 +116,20 @@ def _run_model(options: Options, cases: list[CaseFiles], faulty: list[CaseFiles]
             for warning in case.warnings:
                 print(f"warning: {warning}", file=sys.stderr)
             if options.slice is None:
-                status |= process_case(case, segmenters(), options)
+                status |= work.process_case(case, segmenters(), options)
                 continue
             if len(options.case_files) > 1:
                 print(f"{case.files.image_path}:")
             prompted = [each.sources for each in volume_prompts(case, options).values()]
             if any(options.slice in sources for sources in prompted):
-                process_slice(case, segmenters(), options)
+                work.process_slice(case, segmenters(), options)
             else:
                 why = "prompts in the file" if options.prompts_file else "lung, so no prompts"
                 print(f"{case.files.image_path}: slice {options.slice} has no {why}")
     return status
 
 
-def is_finished(files: CaseFiles, options: Options) -> bool:
+def is_finished(files: CaseFiles, options: Options, work: Work = STUDY) -> bool:
     """Return whether all results of a case are finished; its files are hashed, not parsed.
 
     A warning is printed when other code made finished ones. Where the dataset file gives a finished
@@ -121,7 +141,7 @@ def is_finished(files: CaseFiles, options: Options) -> bool:
         return False
     study_folder = layout.study_folder(options.output_folder, files)
     protocols = options.protocols_of(files.name)
-    folders = {each: layout.results_folder(study_folder, each, files.name) for each in protocols}
+    folders = {each: work.folder(study_folder, each, files.name) for each in protocols}
     if not any(folder.exists() for folder in folders.values()):
         return False
     try:

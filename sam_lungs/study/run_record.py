@@ -12,6 +12,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import get_args, get_origin
 
+from sam_lungs.study.explore.layout import VALUES_NAME
 from sam_lungs.study.layout import RAW_DATA_NAME, RUN_NAME
 from sam_lungs.utils import provenance
 from sam_lungs.utils.errors import InputError
@@ -22,7 +23,7 @@ from sam_lungs.utils.files import atomic_write, sha256_of
 NUMBERS_VERSION = 3
 # The code that makes the numbers.
 CODE = (
-    *("data/*.py", "prompts/*.py", "segmenters/*.py"),
+    *("data/*.py", "prompts/*.py", "segmenters/*.py", "study/explore/*.py"),
     *(
         f"study/{name}.py"
         for name in (
@@ -109,7 +110,8 @@ class RunRecord:
         path = folder / RUN_NAME
         try:
             record = cls.from_json(json.loads(path.read_bytes()))
-            if not (isinstance(record.files, dict) and RAW_DATA_NAME in record.files):
+            names = record.files if isinstance(record.files, dict) else {}
+            if RAW_DATA_NAME not in names and VALUES_NAME not in names:
                 raise ValueError(f"files are {record.files!r}")
             return record
         except FileNotFoundError:

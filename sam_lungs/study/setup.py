@@ -16,6 +16,7 @@ from sam_lungs.segmenters.baselines import NEEDS_BOX
 from sam_lungs.segmenters.devices import choose_devices
 from sam_lungs.segmenters.presets import NAMES
 from sam_lungs.study import layout
+from sam_lungs.study.explore.layout import EXPLORE_FOLDER
 from sam_lungs.study.options import Options
 from sam_lungs.study.replay import Replay
 from sam_lungs.study.score_options import ScoreOptions
@@ -151,7 +152,7 @@ def _check_name(files: CaseFiles, results_folder: Path) -> None:
 
 def _check_folder_name(name: str, whose: str) -> None:
     """Raise `InputError` when a folder of results cannot have a name. whose: for the message."""
-    folders = ("", layout.FIGURES_FOLDER, layout.METHODS_FOLDER, *PROTOCOLS, *NAMES)
+    folders = ("", EXPLORE_FOLDER, layout.FIGURES_FOLDER, layout.METHODS_FOLDER, *PROTOCOLS, *NAMES)
     without_every = re.sub(r"(^|_)every_\d+$", "", name)
     if without_every in folders or name.endswith((".csv", ".html")):
         raise InputError(

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from sam_lungs.study import layout, results
+from sam_lungs.study.explore.layout import EXPLORE_FOLDER
 from sam_lungs.study.metrics import volume_metrics_in
 from sam_lungs.study.run_record import RunRecord
 from sam_lungs.summary.exposure import exposure_of_run
@@ -22,6 +23,8 @@ PUBLISHED_NAME = re.compile(r"raw_data_[\d_-]+\.csv")
 
 NO_TABLE = f"has no {layout.RAW_DATA_NAME}"
 NO_METRICS = "has no reference masks in the slices with prompts, so no metrics"
+# Folders beside those of the volumes.
+OTHER_FOLDERS = (layout.FIGURES_FOLDER, layout.METHODS_FOLDER, EXPLORE_FOLDER)
 
 # The fields of JoinedResults that are written, and their files.
 TABLES = {
@@ -73,7 +76,7 @@ def join_results(folder: Path, patients: Patients | None = None) -> JoinedResult
         image = volume_folder.name
         record = RunRecord.read(volume_folder)
         path = _find_table(volume_folder, record)
-        if path == NO_TABLE and image in (layout.FIGURES_FOLDER, layout.METHODS_FOLDER):
+        if path == NO_TABLE and image in OTHER_FOLDERS:
             continue
         of = patients.find(image) if patients else _recorded(record)
         reason = path if isinstance(path, str) else None

@@ -1,16 +1,13 @@
 """Results folder -> figures, and a report: one HTML page without other files."""
 
-import base64
 import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import jinja2
 import pandas as pd
 from markupsafe import Markup
-from matplotlib.figure import Figure
 from PIL import Image
 
 from sam_lungs.study.layout import DEBUG_FOLDER, FIGURES_FOLDER, REPORT_NAME, picture_name
@@ -19,6 +16,8 @@ from sam_lungs.study.run_record import RunRecord, code_sha256
 from sam_lungs.summary import compare, figures
 from sam_lungs.summary.agreement import agreement, slice_means
 from sam_lungs.summary.effort import effort_of, rivals
+from sam_lungs.summary.embedded import Picture, data_uri, save_picture
+from sam_lungs.summary.explored_report import explored_of_results
 from sam_lungs.summary.join import (
     JoinedResults,
     join_results,
@@ -39,14 +38,6 @@ from sam_lungs.utils.files import atomic_write, remove
 TEMPLATE = Path(__file__).with_name("report.html")
 GALLERY_SLICES = 12
 THUMBNAIL_PIXELS = 420
-
-
-class Picture(NamedTuple):
-    """A picture in the report: its bytes, a caption, and the file that a click opens."""
-
-    data_uri: str
-    caption: str
-    link: str
 
 
 def write_report(
@@ -96,6 +87,7 @@ def write_report(
         **_compare_with_published(slices, published_folder, figures_folder),
         "xrays": compare_with_published_xrays(slices),
         **_compare_runs(runs, results_folder, figures_folder),
+        "explored": explored_of_results(results_folder, patients),
     }
     template = jinja2.Template(
         TEMPLATE.read_text("utf-8"), autoescape=True, undefined=jinja2.StrictUndefined
@@ -163,7 +155,7 @@ def _draw_study(slices: pd.DataFrame, folder: Path) -> list[Picture]:
         "predicted_iou": ("Dice score and the model's predicted IoU.", figures.draw_predicted_iou),
     }
     return [
-        _save(figure, folder, name, caption)
+        save_picture(figure, folder, name, caption)
         for name, (caption, draw) in drawn.items()
         if (figure := draw(slices))
     ]
@@ -178,7 +170,7 @@ def _compare_with_published(
     if len(pairs := compare.pair_slices(published, slices)):
         caption = "Dice score of each slice, published and reproduced."
         pairs = pairs.merge(slices[["image", "slice", "subset"]])
-        pictures = [_save(figures.draw_published(pairs), folder, "published", caption)]
+        pictures = [save_picture(figures.draw_published(pairs), folder, "published", caption)]
     of_all = len(table) == len(compare.published_volumes())
     return {
         "verdict": compare.verdict(table),
@@ -205,14 +197,14 @@ def _compare_runs(runs: dict[str, JoinedResults], results_folder: Path, folder: 
         write_csv(ranking, results_folder / RANKING_NAME)
     figure = figures.draw_prompt_effects({name: run.intervals for name, run in runs.items()})
     caption = "Mean Dice score over patients of each run, with its 95 % interval."
-    pictures = [_save(figure, folder, "prompts", caption)]
+    pictures = [save_picture(figure, folder, "prompts", caption)]
     effort = effort_of(runs)
     if effort["interactions"].nunique() > 1:
         caption = (
             "Mean Dice score over patients, with its 95 % interval, and the interactions per volume"
             " that it takes: points, and 2 for each box."
         )
-        pictures.append(_save(figures.draw_effort(effort), folder, "effort", caption))
+        pictures.append(save_picture(figures.draw_effort(effort), folder, "effort", caption))
     with_first = table[table["first"] == next(iter(runs))]
     return {
         "comparison": with_first,
@@ -234,7 +226,7 @@ def _gallery(slices: pd.DataFrame, results_folder: Path) -> list[Picture]:
             buffer = io.BytesIO()
             thumbnail.save(buffer, "JPEG", quality=85)
             caption = f"{row.image}, slice {row.slice}: Dice {row.dice:.4f}"
-            pictures.append(Picture(_data_uri("jpeg", buffer.getvalue()), caption, link.as_posix()))
+            pictures.append(Picture(data_uri("jpeg", buffer.getvalue()), caption, link.as_posix()))
     return pictures
 
 
@@ -255,11 +247,11 @@ def _overlays(volumes: pd.DataFrame, results_folder: Path, folder: Path) -> list
             continue
         rank = ranks[image]
         caption = f"{image}, the {rank} volume by its mean Dice score"
-        pictures.append(_save(draw_extremes(volume), folder, f"slices_{rank}", caption))
+        pictures.append(save_picture(draw_extremes(volume), folder, f"slices_{rank}", caption))
         if image == median:
             path = folder / "through_volume.gif"
             save_animation(volume, path)
-            uri = _data_uri("gif", path.read_bytes())
+            uri = data_uri("gif", path.read_bytes())
             link = f"{FIGURES_FOLDER}/{path.name}"
             pictures.append(Picture(uri, f"All slices of {image}", link))
     return pictures
@@ -322,16 +314,6 @@ def _settings(record: RunRecord) -> dict[str, str]:
     if reading.get("spacing_mm"):
         settings["spacing in mm"] = ", ".join(map(str, reading["spacing_mm"]))
     return settings
-
-
-def _save(figure: Figure, folder: Path, name: str, caption: str) -> Picture:
-    figures.save_figure(figure, folder, name)
-    png = (folder / f"{name}.png").read_bytes()
-    return Picture(_data_uri("png", png), caption, f"{FIGURES_FOLDER}/{name}.svg")
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _to_html(table: pd.DataFrame) -> str:

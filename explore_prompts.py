@@ -1,0 +1,41 @@
+#!/usr/bin/env python
+r"""Measure how the predicted masks depend on the prompts: where one clicks, how often, how well.
+
+python explore_prompts.py map \
+    --image_file_path working_data/image_coronacases_001.npy \
+    --masks_file_path working_data/masks_coronacases_001.npy \
+    --slice 122 --debug
+
+Without --slice it explores whole volumes and writes the results of each to its own folder. After an
+interruption or a kill, run the same command again to resume. docs/exploring.md describes the kinds.
+"""
+
+from sam_lungs.study.explore.options import ExploreOptions
+from sam_lungs.study.layout import study_folder
+from sam_lungs.utils.cli import parse_options, run_script
+
+EXAMPLE = """python explore_prompts.py map -i working_data/image_coronacases_001.npy \\
+      -m working_data/masks_coronacases_001.npy --slice 122 --debug"""
+
+
+def main() -> int:
+    options = parse_options(
+        ExploreOptions,
+        "Measure how much the predicted masks depend on the prompts.",
+        EXAMPLE,
+    )
+    # Imported here, because torch takes seconds to import and --help does not need it.
+    from sam_lungs.study.explore.run import explore_study
+
+    status = explore_study(options)
+    if options.slice is None and not status:
+        from sam_lungs.summary.explored_report import summarize_explorations
+
+        folders = [study_folder(options.output_folder, files) for files in options.case_files]
+        for folder in dict.fromkeys(folders):
+            summarize_explorations(folder)
+    return status
+
+
+if __name__ == "__main__":
+    run_script(main)
