@@ -25,7 +25,8 @@ def main() -> int:
     if options.report and not options.dry_run and not status:
         from sam_lungs.summary.report import report_study
 
-        report_study(results_folders(options))
+        for folders in results_folders(options):
+            report_study(folders)
     return status
 
 

@@ -13,6 +13,12 @@ from sam_lungs.data.readers import read_volume
 from sam_lungs.data.volume import Volume
 from sam_lungs.utils.errors import InputError
 
+# How a user says which label is which object.
+NAME_OBJECTS = (
+    "give each a label, as in --prediction_labels left=10 right=11; the names are those of the"
+    " dataset file, or of --labels left=1 right=2"
+)
+
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
@@ -58,14 +64,26 @@ def read_predictions(
     has_affines = all(
         each.geometry and each.geometry.is_oriented for each in (case.image, *volumes)
     )
-    if not has_affines:
+    if not has_affines and align == "affine":
         align = "auto"
+    findings.add(
+        *(
+            Finding("empty_prediction", f"{each.path}: the predicted masks are empty")
+            for each in volumes
+            if not each.array.any()
+        )
+    )
+    if has_affines != any(
+        each.geometry and each.geometry.is_oriented for each in (case.image, *volumes)
+    ):
+        message = f"{paths[0]}: compared voxel by voxel, because not all affines are known"
+        findings.add(Finding("voxels", message))
     found = labels_on_grid(volumes, image, case.image, align, findings)
     if found is None:
         return Predictions(None, identities, findings.found)
     chosen = None
     with findings.collecting("labels", f"{paths[0]}: "):
-        chosen = _choose(found.array, case, objects, apart)
+        chosen = _choose(found.array, case, objects, apart, len(volumes))
     if image and chosen is not None and chosen.any():
         findings.add(fit.check_fit(image, Volume(chosen, None, paths[0]), case.window))
     return Predictions(chosen, identities, findings.found)
@@ -86,9 +104,15 @@ def _check_not_references(volumes: Sequence[Volume], case: Case) -> list[Finding
 
 
 def _choose(
-    found: np.ndarray, case: Case, objects: Mapping[str, Sequence[int]] | None, apart: bool
+    found: np.ndarray,
+    case: Case,
+    objects: Mapping[str, Sequence[int]] | None,
+    apart: bool,
+    files: int,
 ) -> np.ndarray:
     """Return the labels of predictions as the labels of the case's masks.
+
+    files: number of files that hold them; of several, file i has the label i.
 
     Raises `InputError` when labels of the files do not say which object they are.
     """
@@ -96,22 +120,33 @@ def _choose(
     present = list(labels.count_labels(found))
     references = list(labels.count_labels(case.masks.array))
     shown = ",".join(map(str, present[:10])) + (",..." if len(present) > 10 else "")
+    values = labels.object_values(of_case or {str(one): (one,) for one in references})
+    if not present:
+        return found
     if objects is not None:
+        if not {label for own in objects.values() for label in own} & set(present):
+            raise InputError(f"has the labels {shown}; give --prediction_labels of these")
         if not apart:
             return labels.select_objects(found, objects)
-        values = labels.object_values(of_case or {str(one): (one,) for one in references})
-        if unknown := [name for name in objects if name not in values]:
+        if set(objects) != set(values):
             raise InputError(
-                f"--prediction_labels names {unknown[0]}, but the objects of the reference masks"
-                f" are {', '.join(values)}"
+                f"--prediction_labels names {', '.join(objects)}, but the objects of the reference"
+                f" masks are {', '.join(values)}; {NAME_OBJECTS}"
             )
         return labels.select_objects(found, objects, values)
-    if of_case is not None and {label for own in of_case.values() for label in own} >= set(present):
+    if apart and len(values) == 1 and len(present) == 1:
+        return np.where(found != 0, *values.values(), 0)
+    # Which object a label is, is known only if both have labels from one file, or one per file.
+    is_known = files > 1 or (len(present) > 1 and len(case.masks_identities) == 1)
+    is_of_case = of_case is not None and {
+        label for own in of_case.values() for label in own
+    } >= set(present)
+    if is_of_case and (is_known or not apart or len(values) == 1):
         return labels.select_objects(found, of_case)
-    if apart and len(references) > 1 and not (len(present) > 1 and set(present) <= set(references)):
+    if apart and len(values) > 1 and not (is_known and set(present) <= set(references)):
         raise InputError(
-            f"has the labels {shown}, but the reference masks have {len(references)} objects; say"
-            " which is which with --prediction_labels, or leave out --objects apart"
+            f"has the labels {shown}, but the reference masks have {len(values)} objects; leave out"
+            f" --objects apart, or {NAME_OBJECTS}"
         )
     if len(present) > 1 and not set(present) <= set(references):
         raise InputError(

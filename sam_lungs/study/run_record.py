@@ -28,7 +28,7 @@ CODE = (
         f"study/{name}.py"
         for name in (
             *("measure", "metrics", "pipeline", "process", "recorder", "replay", "results"),
-            "surfaces",
+            *("score", "surfaces"),
         )
     ),
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sam_lungs.data.case import Case, read_case
+from sam_lungs.data.case import Case, Findings, read_case
 from sam_lungs.data.case_files import CaseFiles
 from sam_lungs.data.labels import object_values
 from sam_lungs.data.plausibility import Finding
@@ -74,7 +74,11 @@ def score_study(options: ScoreOptions) -> int:
     for fault in faults:
         report(InputError(fault))
     status = int(bool(faults))
-    if missing := [files.name for files in cases if not paths[files.name]]:
+    if options.objects == "apart":
+        for name in {name for files in cases for name in files.reading.objects or ()}:
+            if "/" in name or name.startswith("."):
+                raise InputError(f"object {name}: results cannot be named after it; rename it")
+    if missing := [files.name for files in cases if not paths[files.path]]:
         shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
         print(
             f"warning: no predictions for {len(missing)} of {len(cases)} cases, which count as"
@@ -82,33 +86,41 @@ def score_study(options: ScoreOptions) -> int:
             file=sys.stderr,
         )
     for files in cases:
-        status |= _score_files(files, paths[files.name], options)
+        status |= _score_files(files, paths[files.path], options)
     return status
 
 
-def results_folders(options: ScoreOptions) -> list[Path]:
-    """Return the folders that hold a folder per case, one for each object that is scored apart."""
-    folders = []
+def results_folders(options: ScoreOptions) -> list[list[Path]]:
+    """Return the folders that hold a folder per case, one for each object that is scored apart.
+
+    There is a list for each study folder.
+    """
+    folders: dict[Path, list[Path]] = {}
     for files in options.case_files:
         folder = layout.study_folder(options.output_folder, files) / options.source_name
-        if options.objects == "together":
-            folders.append(folder)
-        else:
-            folders += sorted(path for path in folder.iterdir() if path.is_dir())
-    return list(dict.fromkeys(folders))
+        found = [folder]
+        if options.objects == "apart":
+            # Beside them there may be results of all objects together, and figures.
+            in_it = sorted(folder.glob("*"))
+            found = [each for each in in_it if (each / files.name / layout.RUN_NAME).exists()]
+        known = folders.setdefault(folder, [])
+        known += [each for each in found if each not in known]
+    return list(folders.values())
 
 
 def _score_files(files: CaseFiles, paths: list[Path], options: ScoreOptions) -> int:
     """Score the predictions of a case; return the exit status."""
     case = read_case(files)
     found, predictions, source = list(case.findings), None, None
+    findings = Findings(())
     if not case.faults:
         apart = options.objects == "apart"
         predictions = read_predictions(
             paths, case, options.prediction_objects, options.align_predictions, apart
         )
-        source = _source_of(paths, predictions)
-        found += predictions.findings + measurement_findings(case, options)
+        with findings.collecting("source"):
+            source = _source_of(paths, predictions)
+        found += predictions.findings + findings.found + measurement_findings(case, options)
         if source:
             found += _source_findings(source, case, paths[0], options)
     if faults := [each.message for each in found if each.is_fault]:
@@ -163,6 +175,12 @@ def _score(
     """
     folder = layout.study_folder(options.output_folder, case.files) / options.source_name
     folder = layout.results_folder(folder, name, case.name)
+    # Neither the predicted masks nor the tables of another run may be replaced.
+    of_all = layout.study_folder(options.output_folder, case.files) / options.source_name
+    with_masks = {Path(each["file"]).resolve().parent for each in predictions.identities}
+    if folder.resolve() in with_masks or (of_all / layout.RUN_NAME).exists():
+        report(InputError(f"{of_all}: holds results of another run; give another --name"))
+        return 1
     with ExitStack() as stack:
         try:
             record = _new_record(case, name, predictions, source, options)
@@ -172,6 +190,10 @@ def _score(
             return 1
         if recorder is None:
             print(f"{case.name}: finished before, skipped")
+            there = RunRecord.read(folder)
+            new = replace(there, patient=record.patient, subset=record.subset)
+            if options.dataset and new != there:
+                new.write(folder, list(there.files))
             return 0
         with_empty_slices = source is None or source.prompted_as is not None
         slices = range(case.image.array.shape[2]) if with_empty_slices else case.lung_slices
@@ -221,7 +243,9 @@ def _new_record(
             record,
             segmenter=made_by.segmenter,
             protocol=made_by.protocol,
-            options=made_by.options | record.options | {"objects": made_by.options["objects"]},
+            options=made_by.options
+            | record.options
+            | {"objects": made_by.options.get("objects", "together")},
         )
     return record
 
@@ -234,7 +258,7 @@ def _source_of(paths: list[Path], predictions: Predictions) -> Source | None:
     """
     if [path.name for path in paths] != [layout.MASKS_NAME] or not predictions.identities:
         return None
-    folder = paths[0].parent
+    folder = paths[0].resolve().parent
     record = RunRecord.read(folder)
     sha256 = predictions.identities[0]["sha256"]
     if not record or record.files.get(layout.MASKS_NAME) != sha256:
@@ -246,6 +270,16 @@ def _source_of(paths: list[Path], predictions: Predictions) -> Source | None:
     if (folder / layout.EMPTY_SLICES_NAME).exists():
         empty = read_empty_slices(folder).set_index("slice")["prompted_as"]
         prompted_as = {index: None if pd.isna(one) else int(one) for index, one in empty.items()}
+    predicted = predictions.labels
+    areas = np.count_nonzero(predicted, axis=(0, 1)) if predicted is not None else []
+    known = table["predicted_pixels"].dropna()
+    if predicted is not None and not (
+        len(areas) == len(table) and (areas[known.index] == known).all()
+    ):
+        raise InputError(
+            f"{paths[0]}: its run had other slices, or their order was another; give the image"
+            " of its run with -i"
+        )
     segmented = set(table.index[table["predicted_pixels"].notna()]) | set(prompted_as or ())
     interactions = table["interactions"].dropna().astype(int).to_dict()
     scores, cells = table["score"].dropna().to_dict(), {}

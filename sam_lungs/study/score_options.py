@@ -1,5 +1,6 @@
 """The options of `score_masks.py`, and which predictions belong to which case."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ class ScoreOptions(MeasurementOptions, InputOptions):
         "predictions",
         metavar="LABELS",
         shown_default="as the reference masks, or all",
+        decides=True,
     )
     align_predictions: str = option(
         "affine: place predicted masks by their affine, where it is known; voxels: compare voxels"
@@ -98,7 +100,7 @@ class ScoreOptions(MeasurementOptions, InputOptions):
         """The name of what made the predictions."""
         if self.name:
             return self.name
-        path = self.predictions[0].absolute()
+        path = Path(os.path.abspath(self.predictions[0]))
         is_folder = self.dataset and "{case}" not in str(path)
         folders = [path, *path.parents] if is_folder else path.parents
         return next(each.name for each in folders if "{" not in each.name)
@@ -108,20 +110,21 @@ class ScoreOptions(MeasurementOptions, InputOptions):
         """The objects of `--prediction_labels`."""
         return parse_labels(self.prediction_labels)
 
-    def prediction_paths(self) -> dict[str, list[Path]]:
-        """Return the files of predicted masks of each case, by its name; none where there are none.
+    def prediction_paths(self) -> dict[Path, list[Path]]:
+        """Return the files of predicted masks of each case, by `CaseFiles.path`; none without.
 
         Raises `InputError` when they cannot be assigned to the cases, and when no case has one.
         """
         cases = self.case_files
         if self.dataset:
             (path,) = self.predictions
-            paths = {files.name: _find(path, files) for files in cases}
+            paths = {files.path: _find(path, files) for files in cases}
         elif len(cases) == 1:
-            paths = {cases[0].name: list(self.predictions)}
+            paths = {cases[0].path: list(self.predictions)}
         elif len(cases) == len(self.predictions):
-            names = [files.name for files in cases]
-            paths = {name: [one] for name, one in zip(names, self.predictions, strict=True)}
+            # Not by their names: cases of two folders may have the same one.
+            pairs = zip(cases, self.predictions, strict=True)
+            paths = {files.path: [one] for files, one in pairs}
         else:
             raise InputError(
                 f"{len(self.predictions)} predictions but {len(cases)} masks; give one prediction"
@@ -139,7 +142,7 @@ class ScoreOptions(MeasurementOptions, InputOptions):
                 f"{self.predictions[0]}: has no predictions, such as {first}.nii.gz or"
                 f" {first}/{MASKS_NAME}; check the path, or give a pattern with {{case}}"
             )
-        return {files.name: paths.get(files.name, []) for files in cases}
+        return {files.path: paths.get(files.path, []) for files in cases}
 
 
 def _find(path: Path, files: CaseFiles) -> list[Path]:

@@ -70,6 +70,7 @@ def _inputs(record: RunRecord) -> dict:
     """Return what decides the slices and reference masks; masks may be scored without an image."""
     masks = [identity.get("sha256") for identity in record.masks]
     inputs = {"masks": masks, "objects": record.reading.get("objects")}
+    inputs["object"] = record.options.get("object")  # the only one that was scored
     if record.image:
         inputs |= {"image": record.image.get("sha256"), "window": record.window_hu}
     return inputs

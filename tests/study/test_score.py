@@ -243,6 +243,7 @@ def test_mistakes_on_the_command_line_are_one_line(run, tmp_path, reference):
         (["-p", theirs, "-m", reference, "--window", "lung"], "--window has no effect"),
         (["-p", theirs, "-m", reference, "--tolerance_mm", "1,2"], "add --metrics nsd"),
         (["-p", theirs, "-m", reference, "--metrics", "one_click"], "one_click"),
+        (["-p", theirs, "-m", reference, "--prediction_labels", "7"], "has the labels 1,2"),
     ):
         assert_refused(run("score_masks.py", *arguments), words)
 
@@ -253,3 +254,78 @@ def test_a_dry_run_writes_nothing(run, tmp_path, reference):
     done = run("score_masks.py", "-p", theirs, "-m", reference, "--dry_run")
     assert "5 slices, 4 with reference masks, 5 with predicted masks" in done.stdout
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_cases_of_one_name_in_two_folders_keep_their_predictions(run, tmp_path):
+    pairs = []
+    for folder, masks in (("a", MASKS), ("b", np.roll(MASKS, 9, axis=1))):
+        (tmp_path / folder).mkdir()
+        reference = save_nifti(tmp_path / folder / "x.nii.gz", masks)
+        predicted = save_nifti(tmp_path / f"of_{folder}.nii.gz", np.roll(masks, 1, axis=1))
+        pairs.append((reference, predicted))
+    references, predictions = zip(*pairs, strict=True)
+    done = run("score_masks.py", "-m", *references, "-p", *predictions, "--name", "n", "--report")
+    assert done.returncode == 0, done.stderr
+    for folder in ("a", "b"):
+        table = pd.read_csv(tmp_path / folder / "results" / "n" / "x" / "raw_data.csv")
+        assert table["dice"][4] > 0.8
+        assert (tmp_path / folder / "results" / "n" / "report.html").exists()
+
+
+def test_other_prediction_labels_are_another_run(run, tmp_path, reference):
+    path = save_nifti(tmp_path / "map.nii.gz", predicted_masks() * 3)
+    pair = ["-p", path, "-m", reference, "--name", "n", "--output_folder", tmp_path / "out"]
+    assert run("score_masks.py", *pair, "--prediction_labels", "3").returncode == 0
+    done = run("score_masks.py", *pair, "--prediction_labels", "3,6")
+    assert_refused(done, "prediction_labels", "--overwrite")
+
+
+def test_objects_are_not_guessed(run, tmp_path, reference):
+    out = ["--output_folder", tmp_path / "out", "--objects", "apart"]
+    names = ["--labels", "left=1", "right=2"]
+    united = save_nifti(tmp_path / "united.nii.gz", (predicted_masks() > 0).astype(np.uint8))
+    done = run("score_masks.py", "-p", united, "-m", reference, *names, *out)
+    assert_refused(done, "has the labels 1, but the reference masks have 2 objects", "--prediction")
+    # The remedy of the message.
+    theirs = save_nifti(tmp_path / "theirs.nii.gz", predicted_masks() * 10)
+    chosen = ["--prediction_labels", "left=10", "right=20"]
+    done = run("score_masks.py", "-p", theirs, "-m", reference, *names, *chosen, *out)
+    assert done.returncode == 0, done.stderr
+    # One object against one label is that object, whatever its number.
+    one = save_nifti(tmp_path / "masks_one.nii.gz", (MASKS == 2) * np.uint8(2))
+    same = save_nifti(tmp_path / "same.nii.gz", (predicted_masks() == 2).astype(np.uint8))
+    done = run("score_masks.py", "-p", same, "-m", one, *out, "--name", "one")
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "out" / "one" / "2" / "one" / "raw_data.csv")
+    assert table["dice"][4] == dice(predicted_masks()[:, :, 4] == 2, MASKS[:, :, 4] == 2)
+
+
+def test_an_empty_prediction_is_a_failure_and_is_named(run, tmp_path, reference):
+    path = save_nifti(tmp_path / "nothing.nii.gz", np.zeros_like(MASKS))
+    for objects in ("together", "apart"):
+        arguments = ["-p", path, "-m", reference, "--objects", objects]
+        folder, done = score(run, tmp_path, *arguments, name=objects)
+        assert "the predicted masks are empty" in done.stderr
+        for table in folder.rglob("raw_data.csv"):
+            assert pd.read_csv(table)["dice"].dropna().tolist() == [0, 0, 0, 0]
+
+
+def test_results_and_masks_of_another_run_are_not_replaced(run, tmp_path):
+    image = save_nifti(tmp_path / "image_a.nii.gz", IMAGE)
+    masks = save_nifti(tmp_path / "masks_a.nii.gz", MASKS)
+    pair = ["-i", image, "-m", masks, "--output_folder", tmp_path / "out"]
+    run("process_image.py", *pair, "--model", "threshold", "--save_masks")
+    predictions = tmp_path / "out" / "image_a" / "predicted_masks.nii.gz"
+    before = {path: path.read_bytes() for path in predictions.parent.iterdir()}
+    for name in ([], ["--name", "image_a"]):
+        done = run("score_masks.py", *pair, "-p", predictions, *name, "--overwrite", "--report")
+        assert_refused(done, "holds results of another run; give another --name")
+    assert {path: path.read_bytes() for path in predictions.parent.iterdir()} == before
+    # Without its image the slices of the run may have another order.
+    turned = save_nifti(tmp_path / "masks_turned.nii.gz", MASKS[:, :, ::-1], TURNED)
+    done = run("score_masks.py", "-m", turned, "-p", predictions, "--output_folder", tmp_path / "o")
+    assert_refused(done, "give the image of its run with -i")
+
+
+# The slices in the other order, at the same places.
+TURNED = np.array([[-0.7, 0, 0, 0], [0, -0.8, 0, 0], [0, 0, -5, 20], [0, 0, 0, 1.0]])
