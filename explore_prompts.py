@@ -33,7 +33,7 @@ def main() -> int:
 
         folders = [study_folder(options.output_folder, files) for files in options.case_files]
         for folder in dict.fromkeys(folders):
-            summarize_explorations(folder)
+            summarize_explorations(folder, kinds=[options.kind])
     return status
 
 

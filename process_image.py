@@ -39,7 +39,9 @@ def main() -> int:
         folders = [study_folder(options.output_folder, files) for files in options.case_files]
         for folder in dict.fromkeys(folders):
             models = options.for_each_model()
-            report_study([folder / protocol for one in models for protocol in one.protocols])
+            # A rater may have no prompts for the cases of a folder.
+            asked = [folder / protocol for one in models for protocol in one.protocols]
+            report_study([each for each in asked if each.is_dir()])
     return status
 
 

@@ -372,7 +372,10 @@ def findings(case: Case, options: Options) -> list[Finding]:
         message = f"{options.prompts_file}: has no prompts for {case.name}"
         if options.replays.unknown:
             message += f", but for {options.replays.unknown[0]}"
-        add_fault("prompts", f"{message}; write its name, or leave out {path}")
+        add_fault(
+            "prompts",
+            f"{message}; write its name, or in YAML its path after image:, or leave out {path}",
+        )
     for folder in written_folders(case, options):
         try:
             check_writable(folder)

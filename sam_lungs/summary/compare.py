@@ -158,7 +158,10 @@ def compare_runs(runs: dict[str, JoinedResults]) -> pd.DataFrame:
     for first, second in combinations(runs, 2):
         pairs = _compare_pair(runs[first], runs[second])
         if not pairs:
-            raise InputError(f"{first} and {second} have no slice with lung in common")
+            raise InputError(
+                f"{first} and {second} have no slice with lung in common; compare others, or report"
+                " each alone with make_report.py"
+            )
         rows += [{"first": first, "second": second} | row for row in pairs]
     table = pd.DataFrame(rows).astype({"slices": "Int64", "slices_left_out": "Int64"})
     table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"]))

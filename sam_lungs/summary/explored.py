@@ -19,7 +19,7 @@ from sam_lungs.summary.statistics import bootstrap_interval
 
 EXPLORED_NAME = "explored.csv"
 # Quantities that are summed over the volumes, and those that have no mean: positions.
-COUNTS = re.compile("(never|reached)_.+")
+COUNTS = re.compile("(never|reached)_.+|missed_slices")
 POSITIONS = re.compile("(worst|best)_(row|column|slice)")
 
 
@@ -49,8 +49,10 @@ class Explored(NamedTuple):
     left_out: list[str]
 
 
-def read_explorations(study_folder: Path, patients: Patients | None = None) -> Explored:
-    """Read all finished explorations of a study.
+def read_explorations(
+    study_folder: Path, patients: Patients | None = None, kinds: Sequence[str] = KINDS
+) -> Explored:
+    """Read all finished explorations of a study, of some kinds.
 
     Unfinished ones, and volumes that `patients` does not have, are left out with a warning.
 
@@ -59,7 +61,7 @@ def read_explorations(study_folder: Path, patients: Patients | None = None) -> E
     Raises `InputError` when a finished exploration cannot be read, or was changed.
     """
     explored = Explored({}, [])
-    for kind in KINDS:
+    for kind in kinds:
         of_kind = exploration_folder(study_folder, kind, protocol="")
         runs = {}
         for folder in _volume_folders(of_kind):

@@ -95,15 +95,17 @@ class Section(NamedTuple):
     heat_maps: list[Picture]
 
 
-def summarize_explorations(study_folder: Path, patients: Patients | None = None) -> list[Path]:
+def summarize_explorations(
+    study_folder: Path, patients: Patients | None = None, kinds: Sequence[str] = KINDS
+) -> list[Path]:
     """Write `explored.csv` of each exploration of a study, draw the figures, and print the means.
 
-    study_folder: holds `explore/`. patients: see `read_explorations`.
+    study_folder: holds `explore/`. patients, kinds: see `read_explorations`.
 
     Returns the paths of all files that were written. Raises `InputError` as `read_explorations`
     does, and when a file cannot be written.
     """
-    explored = read_explorations(study_folder, patients)
+    explored = read_explorations(study_folder, patients, kinds)
     written = []
     for kind, tables in _tables(explored).items():
         written += _write(study_folder, kind, explored, tables)
@@ -184,7 +186,8 @@ def _rows(tables: dict[str, pd.DataFrame]) -> list[list[str]]:
     """Return the lines of a table for readers, the header first; its columns are the runs."""
     columns = {
         run_label(name, table): {
-            (row["quantity"], row["object"]): _cell(row) for _, row in table.iterrows()
+            (row["quantity"], row["object"]): _cell(row, table["patients"].max())
+            for _, row in table.iterrows()
         }
         for name, table in tables.items()
     }
@@ -197,13 +200,15 @@ def _rows(tables: dict[str, pd.DataFrame]) -> list[list[str]]:
     return [["quantity", "object", *columns], *lines]
 
 
-def _cell(row: pd.Series) -> str:
+def _cell(row: pd.Series, patients: int) -> str:
+    """Return a value; patients: of the run, to say where a mean is over fewer."""
     if pd.notna(row["sum"]):
         return f"{row['sum']:g}"
     if pd.isna(row["mean"]):
         return "-"
     interval = "" if pd.isna(row["low"]) else f" ({row['low']:.4f} to {row['high']:.4f})"
-    return f"{row['mean']:.4f}{interval}"
+    fewer = f", of {row['patients']} only" if row["patients"] < patients else ""
+    return f"{row['mean']:.4f}{interval}{fewer}"
 
 
 def _heat_maps(name: str, volumes: Sequence[ExploredVolume], page_folder: Path) -> list[Picture]:

@@ -57,7 +57,13 @@ def explore(of_slice: ExploredSlice, options: ExploreOptions) -> list[dict]:
 def summarize(values: pd.DataFrame, options: ExploreOptions) -> list[tuple]:
     """Return rows (quantity, object, value), see `docs/exploring.md`."""
     rows = []
-    for name, of_object in values[values["weight"] > 0].groupby("object", sort=False):
+    for name, of_all in values.groupby("object", sort=False):
+        of_object = of_all[of_all["weight"] > 0]
+        # The grid may have no position inside a small object.
+        missed = of_all["slice"].nunique() - of_object["slice"].nunique()
+        rows.append(("missed_slices", name, missed))
+        if of_object.empty:
+            continue
         slices = pd.DataFrame([_of_slice(each) for _, each in of_object.groupby("slice")])
         rows += [(quantity, name, value) for quantity, value in slices.mean().items()]
         for extreme, at in (

@@ -102,8 +102,8 @@ class ExploredSlice:
             if len(masks) > len(chunk):
                 sizes = [len(united) for united in chunk]
                 masks = torch.stack([united.any(0) for united in masks.split(sizes)])
-            measured = [masks, *(masks & reference for reference in on_device)]
-            areas.append(torch.stack([each.sum((-2, -1)) for each in measured], dim=1)[:count])
+            shared = [(masks & reference).sum((-2, -1)) for reference in on_device]
+            areas.append(torch.stack([masks.sum((-2, -1)), *shared], dim=1)[:count])
         areas = torch.cat(areas).tolist()
         sizes = [int(np.count_nonzero(reference)) for reference in references]
         return [

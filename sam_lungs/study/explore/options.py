@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
-from sam_lungs.prompts.protocols import PROTOCOLS
+from sam_lungs.prompts.protocols import PROTOCOLS, PromptProtocol
 from sam_lungs.study import options as study_options
 from sam_lungs.study.input_options import parse_names
 from sam_lungs.study.metrics import METRICS
@@ -224,8 +224,34 @@ class ExploreOptions(Options):
             raise InputError("--debug has no effect, because all maps are drawn; leave it out")
         if self.kind == "points" and (self.prompts or self._own_protocol != PROTOCOLS["paper"]):
             raise InputError("points samples its own prompts; leave the prompt options out")
+        used = [self._used(each) for each in self.protocols.values()]
+        if len(set(used)) < len(used):
+            raise InputError(
+                f"several --prompts give the same with {self.kind}, which replaces what differs in"
+                " them; leave one out"
+            )
+        paper = PROTOCOLS["paper"]
+        if self._own_protocol != paper and self._used(self._own_protocol) == self._used(paper):
+            raise InputError(
+                f"{self.kind} replaces what these prompt options change; leave them out"
+            )
         if self.objects is None:
             object.__setattr__(self, "objects", "apart" if self.kind == "clicks" else "together")
+
+    def _used(self, protocol: PromptProtocol) -> PromptProtocol:
+        """Return a protocol with the paper's values for all that the exploration replaces."""
+        paper = PROTOCOLS["paper"]
+        if self.kind == "clicks" and protocol.points != "none":
+            return replace(paper, points=protocol.points)
+        if self.kind == "clicks":
+            return PROTOCOLS["box_only"]
+        if self.alone:
+            return paper
+        if self.kind == "map":
+            return replace(protocol, points=paper.points)
+        if self.kind == "negative_map":
+            return replace(protocol, negative=paper.negative, negative_offset_rows=0)
+        return protocol
 
     def for_each_model(self) -> "list[ExploreOptions]":
         """Return the options of each model alone, see `Options.for_each_model`."""

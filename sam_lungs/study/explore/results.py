@@ -119,8 +119,9 @@ def read_map(path: Path) -> dict[str, ClickMap]:
 
 
 def _read(path: Path) -> pd.DataFrame:
-    # Read as text first, because some versions of pandas do not parse the last bit exactly.
-    table = pd.read_csv(path, dtype="string")
+    # Read as text first, because some versions of pandas do not parse the last bit exactly. Only
+    # empty cells are missing: an object may be named NA.
+    table = pd.read_csv(path, dtype="string", keep_default_na=False, na_values=[""])
     dtypes = dict.fromkeys(table, "float64")
     dtypes |= dict.fromkeys(TEXTS, "object") | dict.fromkeys(INTEGERS, "Int64")
     return table.astype({name: dtypes[name] for name in table})

@@ -141,7 +141,7 @@ def test_one_slice_is_printed_and_drawn(folder, run):
     done = run(SCRIPT, "map", *FILES, "--model", "threshold", "--slice", 2, "--debug")
     assert done.returncode == 0, done.stderr
     names = [line.split(":")[0] for line in done.stdout.splitlines()]
-    assert names[:2] == ["all share_dice_0.8", "all share_dice_0.9"]
+    assert names[:3] == ["all missed_slices", "all share_dice_0.8", "all share_dice_0.9"]
     assert names[-1] == "2 best_slice"
     written = {
         path.relative_to(folder).as_posix() for path in folder.rglob("*map*") if path.is_file()

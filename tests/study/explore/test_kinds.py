@@ -21,6 +21,7 @@ from sam_lungs.study.explore.engine import CHUNK, ExploredSlice
 from sam_lungs.study.explore.options import ExploreOptions
 from sam_lungs.study.explore.results import maps_of, values_table
 from sam_lungs.study.metrics import dice, overlap
+from sam_lungs.utils.errors import InputError
 
 CPU = torch.device("cpu")
 NAMES = {1: "1", 2: "2"}
@@ -168,6 +169,7 @@ def test_the_summary_weights_positions_by_their_block():
     summary = {name: value for name, _, value in click_map.summarize(values, options_of("map"))}
     assert summary == pytest.approx(
         {
+            "missed_slices": 0,
             "share_dice_0.8": 1,
             "share_dice_0.9": 0.5,
             "random_click_mean": 0.9,
@@ -176,6 +178,13 @@ def test_the_summary_weights_positions_by_their_block():
             **{"best_dice": 0.95, "best_row": 12, "best_column": 7, "best_slice": 7},
         }
     )
+
+
+def test_slices_that_the_grid_misses_are_counted():
+    values = pd.DataFrame(
+        {"slice": [1, 1, 2], "object": "all", "row": 0, "column": 0, "dice": 0.5, "weight": 0}
+    )
+    assert click_map.summarize(values, options_of("map")) == [("missed_slices", "all", 2)]
 
 
 def test_a_position_stands_for_the_pixels_of_its_cut_block():
@@ -331,3 +340,24 @@ def test_an_object_is_measured_also_where_it_is_alone(sam_slice):
     assert tables[0]["dice"] == tables[1]["dice"]
     of_one_label = replace(alone, names={2: "2"})
     assert click_map.explore(of_one_label, options_of("map", step_pixels=20)) == tables[:1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("clicks", {"prompts": ("paper", "no_box")}),
+        ("map", {"prompts": ("paper", "box_only"), "alone": True}),
+        ("map", {"points": "centroid"}),
+        ("clicks", {"box": False}),
+        ("negative_map", {"negative": ("slice_center",)}),
+    ],
+)
+def test_prompt_options_that_a_kind_replaces_are_refused(kind, options):
+    with pytest.raises(InputError, match="replaces what"):
+        options_of(kind, **options)
+
+
+def test_prompt_options_that_a_kind_uses_are_accepted():
+    assert len(options_of("clicks", prompts=("paper", "box_only")).protocols) == 2
+    assert len(options_of("map", prompts=("paper", "no_box", "no_negative")).protocols) == 3
+    assert len(options_of("jitter", prompts=("paper", "points")).protocols) == 2
