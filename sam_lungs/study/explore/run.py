@@ -34,6 +34,10 @@ def _check_model(options: ExploreOptions) -> None:
     name = options.model or options.model_folder
     if options.model == "box" and needed:
         raise InputError(f"box: points have no effect on it, so {options.kind} needs another model")
+    if options.model == "threshold" and options.kind == "negative_map":
+        raise InputError(
+            "threshold: negative points have no effect on it, so negative_map needs another model"
+        )
     accepted = registry.check_model(options.model, options.checkpoint, options.model_folder)
     if refused := [each for each in needed if each not in accepted]:
         raise InputError(

@@ -49,7 +49,7 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_volume_has_values_and_a_summary(folder, run, kind):
-    model = "compact" if kind == "clicks" else "threshold"
+    model = "compact" if kind in ("clicks", "negative_map") else "threshold"
     arguments = (kind, *FILES, "--model", model, "--output_folder", "out", *FEW.get(kind, ()))
     done = run(SCRIPT, *arguments)
     assert done.returncode == 0, done.stderr
@@ -174,7 +174,9 @@ def test_objects_have_their_names(folder, run):
         (("points", "--rule", "best"), ("random, spread",)),
         (("points", "--prompts", "paper"), ("points samples its own",)),
         (("clicks", "--targets", "1.5"), ("--targets",)),
+        (("points", "--rule", "spread", "--repeats", "3"), ("--repeats has no effect",)),
         (("map", "--model", "box"), ("box", "another model")),
+        (("negative_map", "--model", "threshold"), ("threshold", "another model")),
     ],
 )
 def test_mistakes_are_one_line(folder, run, arguments, words):
