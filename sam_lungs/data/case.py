@@ -55,6 +55,13 @@ class Case:
         """Indices of the slices with lung."""
         return sorted(set().union(*self.slices_of_labels.values()))
 
+    @property
+    def objects(self) -> dict[str, int]:
+        """The label of each object by its name; without a name it is named after the label."""
+        if chosen := self.files.reading.objects:
+            return labels.object_values(chosen)
+        return {str(label): label for label in self.slices_of_labels}
+
     @cached_property
     def slices_of_labels(self) -> dict[int, list[int]]:
         """{label: indices of the slices with it}, sorted by label."""

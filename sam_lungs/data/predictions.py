@@ -118,9 +118,9 @@ def _choose(
     """
     of_case = case.files.reading.objects
     present = list(labels.count_labels(found))
-    references = list(labels.count_labels(case.masks.array))
+    references = list(case.slices_of_labels)
     shown = ",".join(map(str, present[:10])) + (",..." if len(present) > 10 else "")
-    values = labels.object_values(of_case or {str(one): (one,) for one in references})
+    values = case.objects
     if not present:
         return found
     if objects is not None:

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -180,5 +179,4 @@ def _write_patient(folder: Path, record: RunRecord) -> None:
     with locked_folder(folder):
         # Read again, because another process may have replaced the results.
         if there := finished_record(folder, record):
-            new = replace(there, patient=record.patient, subset=record.subset)
-            new.write(folder, list(there.files))
+            there.write_patient(folder, record)

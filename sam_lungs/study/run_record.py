@@ -131,6 +131,15 @@ class RunRecord:
         with atomic_write(folder / RUN_NAME) as temporary:
             temporary.write_text(json.dumps(asdict(replace(self, files=files)), indent=2) + "\n")
 
+    def write_patient(self, folder: Path, other: "RunRecord") -> None:
+        """Write run.json again with the patient and subset of another record, if they differ.
+
+        Raises `InputError` when it cannot be written.
+        """
+        new = replace(self, patient=other.patient, subset=other.subset)
+        if new != self:
+            new.write(folder, list(self.files))
+
     def changed_file(self, folder: Path) -> Path | None:
         """Return a result file that is missing or has changed since run.json was written."""
         for name, sha256 in self.files.items():

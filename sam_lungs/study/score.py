@@ -11,7 +11,6 @@ import pandas as pd
 
 from sam_lungs.data.case import Case, Findings, read_case
 from sam_lungs.data.case_files import CaseFiles
-from sam_lungs.data.labels import object_values
 from sam_lungs.data.plausibility import Finding
 from sam_lungs.data.predictions import Predictions, read_predictions
 from sam_lungs.study import layout
@@ -129,7 +128,8 @@ def _score_files(files: CaseFiles, paths: list[Path], options: ScoreOptions) -> 
     for each in found:
         print(f"warning: {each.message}", file=sys.stderr)
     case, status = replace(case, findings=found), 0
-    for name, value in _objects(case, options).items():
+    objects = case.objects if options.objects == "apart" else {"": 0}
+    for name, value in objects.items():
         one, predicted = case, predictions.labels != 0
         if name:
             of_object = np.where(case.masks.array == value, case.masks.array, 0)
@@ -142,15 +142,6 @@ def _score_files(files: CaseFiles, paths: list[Path], options: ScoreOptions) -> 
         else:
             status |= _score(one, name, predicted, predictions, source, options)
     return status
-
-
-def _objects(case: Case, options: ScoreOptions) -> dict[str, int]:
-    """Return the objects to score apart and their labels; one without a name for all together."""
-    if options.objects == "together":
-        return {"": 0}
-    if objects := case.files.reading.objects:
-        return object_values(objects)
-    return {str(label): label for label in np.unique(case.masks.array).tolist() if label}
 
 
 def _counts(case: Case, predicted: np.ndarray) -> str:
@@ -173,10 +164,9 @@ def _score(
 
     predicted: (rows, columns, slices) bool.
     """
-    folder = layout.study_folder(options.output_folder, case.files) / options.source_name
-    folder = layout.results_folder(folder, name, case.name)
-    # Neither the predicted masks nor the tables of another run may be replaced.
     of_all = layout.study_folder(options.output_folder, case.files) / options.source_name
+    folder = layout.results_folder(of_all, name, case.name)
+    # Neither the predicted masks nor the tables of another run may be replaced.
     with_masks = {Path(each["file"]).resolve().parent for each in predictions.identities}
     if folder.resolve() in with_masks or (of_all / layout.RUN_NAME).exists():
         report(InputError(f"{of_all}: holds results of another run; give another --name"))
@@ -190,10 +180,8 @@ def _score(
             return 1
         if recorder is None:
             print(f"{case.name}: finished before, skipped")
-            there = RunRecord.read(folder)
-            new = replace(there, patient=record.patient, subset=record.subset)
-            if options.dataset and new != there:
-                new.write(folder, list(there.files))
+            if options.dataset:
+                RunRecord.read(folder).write_patient(folder, record)
             return 0
         with_empty_slices = source is None or source.prompted_as is not None
         slices = range(case.image.array.shape[2]) if with_empty_slices else case.lung_slices

@@ -220,7 +220,11 @@ class ExploreOptions(Options):
             is_given = getattr(self, each.name) != each.default
             if is_given and self.kind not in OF_KINDS.get(each.name, KINDS):
                 raise InputError(f"--{each.name} has no effect with {self.kind}; leave it out")
-        if self.kind == "points" and self.rule == ("spread",) and self.repeats != 20:
+        if (
+            self.kind == "points"
+            and self.rule == ("spread",)
+            and self.repeats != type(self).repeats
+        ):
             raise InputError("--repeats has no effect with --rule spread; leave it out")
         if self.debug and self.slice is None:
             raise InputError("--debug has no effect, because all maps are drawn; leave it out")

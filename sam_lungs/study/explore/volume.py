@@ -11,7 +11,6 @@ from itertools import cycle
 from pathlib import Path
 
 from sam_lungs.data.case import Case
-from sam_lungs.data.labels import object_values
 from sam_lungs.data.windowing import slice_to_rgb
 from sam_lungs.prompts.protocols import PromptProtocol
 from sam_lungs.segmenters.base import Segmenter
@@ -123,7 +122,7 @@ def _explored(
 
     done: indices of the slices to leave out, by protocol.
     """
-    names = {label: name for name, label in _labels_of(case).items()}
+    names = {label: name for name, label in case.objects.items()}
     geometry = case.image.geometry
     store = embedding_store(case, segmenters[0], options)
 
@@ -191,17 +190,11 @@ def _finish(
     log.discard()
 
 
-def _labels_of(case: Case) -> dict[str, int]:
-    """Return the label of each object by its name; without a name it is named after the label."""
-    objects = case.files.reading.objects
-    return object_values(objects) if objects else {str(one): one for one in case.slices_of_labels}
-
-
 def _draw(case: Case, folder: Path, line: dict, options: ExploreOptions) -> None:
     """Write the maps of a slice as arrays and as a picture."""
     index, maps = line["index"], maps_of(line["tables"])
     masks = case.masks.array[:, :, index]
-    labels = _labels_of(case)
+    labels = case.objects
     references = {name: masks == labels[name] if name in labels else masks != 0 for name in maps}
     rgb = slice_to_rgb(case.image.array[:, :, index], case.window)
     write_map(folder, index, maps)
