@@ -67,14 +67,7 @@ def write_report(
         "different_inputs": different_inputs(runs),
         "title": title,
         "names": sorted({str(each.segmenter.get("model")) for each in study.records.values()}),
-        "are_prompted": any(each.protocol for each in study.records.values()),
-        "prompts_files": sorted(
-            {
-                each.protocol["prompts_file"]
-                for each in study.records.values()
-                if "prompts_file" in each.protocol
-            }
-        ),
+        **_prompting(study.records),
         "headline": _headline(study.intervals),
         "patients": _patients(study),
         "interval_names": _interval_names(study.intervals),
@@ -112,6 +105,18 @@ def report_study(results_folders: Sequence[Path]) -> None:
     print(write_report(results_folders[0], results_folders[1:]))
 
 
+def _prompting(records: dict[str, RunRecord]) -> dict:
+    """Return where the prompts come from; without records, from the reference masks."""
+    protocols = [each.protocol for each in records.values()]
+    files = {each["prompts_file"] for each in protocols if "prompts_file" in each}
+    are_prompted = any(protocols) or not protocols
+    return {
+        "are_prompted": are_prompted,
+        "prompts_files": sorted(files),
+        "is_of_reference": are_prompted and not files,
+    }
+
+
 def _patients(study: JoinedResults) -> str:
     """Return how many patients there are, and how that is known."""
     text = f"Patients: {len(study.cases)}, volumes: {len(study.volumes)}; the patients come from"
@@ -137,8 +142,8 @@ def _headline(intervals: pd.DataFrame) -> pd.DataFrame:
             "patients": intervals["cases"],
             "volumes": intervals["volumes"],
             "slices": intervals["slices"],
-            "interactions per volume": intervals["interactions"],
-            "this model and this data": intervals["exposure"],
+            "interactions": intervals["interactions"],
+            "training data": intervals["exposure"],
         }
     )
 
