@@ -12,7 +12,7 @@ from PIL import Image
 
 from sam_lungs.study.layout import DEBUG_FOLDER, FIGURES_FOLDER, REPORT_NAME, picture_name
 from sam_lungs.study.results import write_csv
-from sam_lungs.study.run_record import RunRecord, code_sha256
+from sam_lungs.study.run_record import RunRecord
 from sam_lungs.summary import compare, figures
 from sam_lungs.summary.agreement import agreement, slice_means
 from sam_lungs.summary.effort import effort_of, rivals
@@ -31,6 +31,7 @@ from sam_lungs.summary.patients import Patients
 from sam_lungs.summary.published import published_slices
 from sam_lungs.summary.published_xrays import compare_with_published_xrays
 from sam_lungs.summary.ranking import RANKING_NAME, rank_runs
+from sam_lungs.summary.settings import how_it_was_made
 from sam_lungs.summary.statistics import interval_name
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import atomic_write, remove
@@ -62,7 +63,7 @@ def write_report(
     slices = study.slices.merge(study.volumes[["image", "subset"]], on="image")
     figures_folder = results_folder / FIGURES_FOLDER
     page = {
-        **_how_it_was_made(study.records),
+        **how_it_was_made(study.records),
         "models": models_table(runs),
         "different_inputs": different_inputs(runs),
         "title": title,
@@ -260,65 +261,6 @@ def _overlays(volumes: pd.DataFrame, results_folder: Path, folder: Path) -> list
             link = f"{FIGURES_FOLDER}/{path.name}"
             pictures.append(Picture(uri, f"All slices of {image}", link))
     return pictures
-
-
-def _how_it_was_made(records: dict[str, RunRecord]) -> dict:
-    """Return the settings, a value for each group of volumes that share all of them, the volumes
-    that were made by other code, and the findings about input files with their volumes.
-    """
-    settings = pd.DataFrame([{"volumes": image} | _settings(records[image]) for image in records])
-    settings = settings.fillna("default")  # of the settings that _settings leaves out
-    if len(settings):
-        groups = settings.groupby(list(settings.columns[1:]), sort=False)
-        settings = groups["volumes"].agg(", ".join).reset_index()
-    codes = {image: record.environment.get("code_sha256") for image, record in records.items()}
-    findings = {}
-    for image, record in records.items():
-        for found in record.findings:
-            title = found["name"] + (", a fault that was allowed" if found["is_allowed"] else "")
-            findings.setdefault(title, {})[image] = found["message"]
-    return {
-        "findings": findings,
-        "settings": settings.to_dict("list"),
-        "are_alike": len(settings) < 2,
-        "other_code": [image for image, code in codes.items() if code != code_sha256()],
-    }
-
-
-def _settings(record: RunRecord) -> dict[str, str]:
-    """Return the settings of a volume; those of its files only if they are not the default."""
-    options, environment, reading = record.options, record.environment, record.reading
-    settings = {
-        "model": record.segmenter.get("model"),
-        "weights": record.segmenter.get("weights"),
-        "precision of the encoder": options.get("precision"),
-        "prompts": record.protocol or "made elsewhere",
-        "objects": options.get("objects", "together"),
-        "mask": record.segmenter.get("mask_choice"),
-        "window": reading.get("window"),
-        "device": environment.get("device"),
-        "threads": environment.get("threads"),
-        "commit of the code": environment.get("commit"),
-        "Python": environment.get("python"),
-        "packages": environment.get("packages", {}) | record.segmenter.get("packages", {}),
-    }
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            settings[name] = ", ".join(f"{key} {one}" for key, one in value.items())
-    if options.get("preprocessing", "common") != "common":
-        low, high = record.window_hu
-        settings["window"] = f"{low:g} to {high:g} HU, of the model's authors"
-    settings = {name: str(value or "not recorded") for name, value in settings.items()}
-    if reading.get("align", "auto") != "auto":
-        settings["alignment of the masks"] = reading["align"]
-    if objects := reading.get("objects"):
-        labels = {name: "+".join(map(str, each)) for name, each in objects.items()}
-        settings["labels of the objects"] = ", ".join(f"{name} {labels[name]}" for name in labels)
-    if record.predictions:
-        settings["scored masks"] = ", ".join(Path(each["file"]).name for each in record.predictions)
-    if reading.get("spacing_mm"):
-        settings["spacing in mm"] = ", ".join(map(str, reading["spacing_mm"]))
-    return settings
 
 
 def _to_html(table: pd.DataFrame) -> str:
