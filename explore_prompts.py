@@ -28,7 +28,8 @@ def main() -> int:
     from sam_lungs.study.explore.run import explore_study
 
     status = explore_study(options)
-    if options.slice is None and not status:
+    # The tables of a study are of all its cases.
+    if options.slice is None and options.part is None and not status:
         from sam_lungs.summary.explored_report import summarize_explorations
 
         folders = [study_folder(options.output_folder, files) for files in options.case_files]

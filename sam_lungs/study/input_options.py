@@ -31,6 +31,14 @@ def parse_names(text: str) -> tuple[str, ...]:
     return names
 
 
+def parse_part(text: str) -> tuple[int, int]:
+    """Parse K/N, of which K is from 1 to N."""
+    parsed = re.fullmatch(r"([1-9]\d{0,8})/([1-9]\d{0,8})", text)
+    if not parsed or int(parsed[1]) > int(parsed[2]):
+        raise InputError("give K/N, such as 1/4, with K from 1 to N")
+    return int(parsed[1]), int(parsed[2])
+
+
 def parse_allow(text: str) -> tuple[str, ...]:
     """Parse names of faults separated by commas."""
     names = parse_names(text)
@@ -81,7 +89,7 @@ def parse_labels(texts: Sequence[str]) -> dict[str, tuple[int, ...]] | None:
 
 @dataclass(frozen=True)
 class InputOptions:
-    """Images and masks, from the command line or a dataset file."""
+    """Images and masks, from the command line or a dataset file; subclasses have `report`."""
 
     image_file_path: Sequence[Path] = option(
         "images: NIfTI, NumPy, NRRD, MHA, PNG or JPEG files, or folders of DICOM files",
@@ -107,6 +115,15 @@ class InputOptions:
         "input",
         parse=parse_names,
         metavar="NAME,NAME",
+        shown_default="all",
+    )
+    part: tuple[int, int] | None = option(
+        "process only part K of N of the cases, for N machines or processes: case K, and every N-th"
+        " after it",
+        None,
+        "input",
+        parse=parse_part,
+        metavar="K/N",
         shown_default="all",
     )
     window: str | None = option(
@@ -160,6 +177,11 @@ class InputOptions:
             raise InputError("--dataset names the images and masks; leave out -i and -m")
         if self.cases and not self.dataset:
             raise InputError("--cases has no effect; add --dataset")
+        if self.part and self.report:
+            raise InputError(
+                "--report is of all cases; leave it out, and when all parts are done run the same"
+                " command with --report in place of --part"
+            )
         if not self.dataset and not masks and not needs_images:
             raise InputError("give masks with -m, or --dataset")
         if not self.dataset and needs_images and not (images and (masks or not needs_masks)):
@@ -186,9 +208,17 @@ class InputOptions:
         """Whether there are reference masks."""
         return bool(self.masks_file_path or self.dataset)
 
-    @cached_property
+    @property
     def case_files(self) -> list[CaseFiles]:
-        """The cases to process, with the options for reading them.
+        """The cases to process: of all, those of the part; raises as `all_case_files` does."""
+        if self.part is None:
+            return self.all_case_files
+        number, parts = self.part
+        return self.all_case_files[number - 1 :: parts]
+
+    @cached_property
+    def all_case_files(self) -> list[CaseFiles]:
+        """The cases of all parts, with the options for reading them.
 
         Raises `InputError` as `read_dataset` does, and for `--labels` with a dataset that has a
         masks file per object.
@@ -219,8 +249,9 @@ class InputOptions:
 
     @property
     def problems(self) -> list[str]:
-        """A line for each file of the dataset that has no counterpart."""
-        return self._dataset.problems if self._dataset else []
+        """A line for each file of the dataset without a counterpart; part 1 has all of them."""
+        is_first = self.part is None or self.part[0] == 1
+        return self._dataset.problems if self._dataset and is_first else []
 
     @cached_property
     def _dataset(self) -> "Dataset | None":

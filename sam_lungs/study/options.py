@@ -414,7 +414,7 @@ class Options(MeasurementOptions, InputOptions):
             return None
         from sam_lungs.study.replay import read_replays  # --help does not need YAML
 
-        return read_replays(self.prompts_file, self.case_files)
+        return read_replays(self.prompts_file, self.all_case_files)
 
 
 class _OneOfSeveral(Options):

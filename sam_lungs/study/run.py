@@ -117,7 +117,7 @@ def _run_model(
             if options.slice is None:
                 status |= work.process_case(case, segmenters(), options)
                 continue
-            if len(options.case_files) > 1:
+            if len(options.all_case_files) > 1:
                 print(f"{case.files.image_path}:")
             prompted = [each.sources for each in volume_prompts(case, options).values()]
             if any(options.slice in sources for sources in prompted):

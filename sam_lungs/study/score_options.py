@@ -111,11 +111,11 @@ class ScoreOptions(MeasurementOptions, InputOptions):
         return parse_labels(self.prediction_labels)
 
     def prediction_paths(self) -> dict[Path, list[Path]]:
-        """Return the files of predicted masks of each case, by `CaseFiles.path`; none without.
+        """Return the files of predicted masks of each case of all parts, by `CaseFiles.path`.
 
         Raises `InputError` when they cannot be assigned to the cases, and when no case has one.
         """
-        cases = self.case_files
+        cases = self.all_case_files
         if self.dataset:
             (path,) = self.predictions
             paths = {files.path: _find(path, files) for files in cases}

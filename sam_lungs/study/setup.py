@@ -63,7 +63,7 @@ def prepare(options: Options) -> None:
 def check_names(options: Options | ScoreOptions) -> None:
     """Raise `InputError` when results of a case cannot be named after it, or would be mixed."""
     images = {}
-    for files in options.case_files:
+    for files in options.all_case_files:
         study_folder = layout.study_folder(options.output_folder, files)
         _check_name(files, layout.results_folder(study_folder, "", files.name))
         # Without `image_`, because the tables leave it out.
@@ -88,6 +88,9 @@ def existing_cases(options: Options | ScoreOptions) -> tuple[list[CaseFiles], li
             missing.append((files.name, absent))
         else:
             existing.append(files)
+    if options.part and not options.case_files:
+        count = len(options.all_case_files)
+        print(f"part {'/'.join(map(str, options.part))} of {count} cases is empty", file=sys.stderr)
     faults = list(options.problems)
     if missing:
         remedy = "check the path (nifti_to_numpy.py makes arrays)"
@@ -171,7 +174,7 @@ def _check_raters(options: Options) -> None:
 
     Raises `InputError` when results cannot be named after a rater.
     """
-    path, names = options.prompts_file, [files.name for files in options.case_files]
+    path, names = options.prompts_file, [files.name for files in options.all_case_files]
     for rater, replay in options.replays.of_raters.items():
         lacking = [name for name in names if name not in replay.cases]
         if not rater:
