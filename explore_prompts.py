@@ -26,16 +26,20 @@ def main() -> int:
     )
     # Imported here, because torch takes seconds to import and --help does not need it.
     from sam_lungs.study.explore.run import explore_study
+    from sam_lungs.study.process import IN_USE, say_no_report
 
     status = explore_study(options)
     # The tables of a study are of all its cases.
-    if options.slice is None and options.part is None and not status:
+    wants_tables = options.slice is None and options.part is None
+    if wants_tables and status == IN_USE:
+        say_no_report()
+    if wants_tables and not status:
         from sam_lungs.summary.explored_report import summarize_explorations
 
         folders = [study_folder(options.output_folder, files) for files in options.case_files]
         for folder in dict.fromkeys(folders):
             summarize_explorations(folder, kinds=[options.kind])
-    return status
+    return status & ~IN_USE
 
 
 if __name__ == "__main__":

@@ -27,13 +27,17 @@ def main() -> int:
     )
     # Imported here, because torch takes seconds to import and --help does not need it.
     from sam_lungs.study.dry_run import check_study
+    from sam_lungs.study.process import IN_USE, say_no_report
     from sam_lungs.study.run import run_study
 
     if options.dry_run:
         return check_study(options)
     status = run_study(options)
     # After a fault a results folder may hold another run, which must not be in the report.
-    if options.report and options.slice is None and not status:
+    wants_report = options.report and options.slice is None
+    if wants_report and status == IN_USE:
+        say_no_report()
+    if wants_report and not status:
         from sam_lungs.summary.report import report_study
 
         folders = [study_folder(options.output_folder, files) for files in options.case_files]
@@ -42,7 +46,7 @@ def main() -> int:
             # A rater may have no prompts for the cases of a folder.
             asked = [folder / protocol for one in models for protocol in one.protocols]
             report_study([each for each in asked if each.is_dir()])
-    return status
+    return status & ~IN_USE
 
 
 if __name__ == "__main__":

@@ -19,15 +19,19 @@ def main() -> int:
         ScoreOptions, "Score predicted masks against reference masks; no model is run.", EXAMPLE
     )
     # Imported here, because --help does not need it.
+    from sam_lungs.study.process import IN_USE, say_no_report
     from sam_lungs.study.score import results_folders, score_study
 
     status = score_study(options)
-    if options.report and not options.dry_run and not status:
+    wants_report = options.report and not options.dry_run
+    if wants_report and status == IN_USE:
+        say_no_report()
+    if wants_report and not status:
         from sam_lungs.summary.report import report_study
 
         for folders in results_folders(options):
             report_study(folders)
-    return status
+    return status & ~IN_USE
 
 
 if __name__ == "__main__":

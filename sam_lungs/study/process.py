@@ -34,12 +34,16 @@ from sam_lungs.study.unfinished import RunMismatchError, UnfinishedRun, finished
 from sam_lungs.utils.errors import InputError, report
 from sam_lungs.utils.files import FolderInUseError, check_writable, locked_folder
 from sam_lungs.utils.progress import Progress
+from sam_lungs.utils.text import count
 
 # Options that `image`, `masks` and `reading` of a run record hold.
 IN_READING = (
     *("image_file_path", "masks_file_path"),
     *("window", "align", "labels", "spacing_mm", "series"),
 )
+# Part of the status of a case or a study: another process works on results. The exit status of a
+# script leaves it out.
+IN_USE = 2
 
 
 def process_case(
@@ -53,13 +57,13 @@ def process_case(
     case: without faults. segmenters: the same model, one per device. prompts: by default all, see
     `volume_prompts`.
 
-    A results folder that holds another run, or in which another process works, is reported on
-    standard error, and the other protocols are processed. Returns the exit status: 0, or 1 after a
-    report.
+    A results folder that holds another run is reported on standard error, and the other protocols
+    are processed. So is one in which another process works. Returns 0, or the sum of 1 after an
+    error and `IN_USE` where another process works.
 
     Raises `InputError` when a file cannot be written, or there is too little memory.
     """
-    status = 0
+    status, in_use = 0, []
     prompts = prompts or volume_prompts(case, options)
     recorders: dict[str, Recorder] = {}
     with ExitStack() as stack:
@@ -68,9 +72,14 @@ def process_case(
             try:
                 if recorder := _open(stack, case, segmenters[0], options, name, protocol):
                     recorders[name] = recorder
-            except (RunMismatchError, FolderInUseError) as error:
+            except RunMismatchError as error:
                 report(error)
                 status = 1
+            except FolderInUseError:
+                in_use.append(name)
+        if in_use:
+            report_in_use(case.name, in_use if len(in_use) < len(prompts) else ())
+            status |= IN_USE
         if recorders:
             _record(case, segmenters, options, recorders, prompts)
         for name, recorder in recorders.items():
@@ -158,6 +167,21 @@ def open_recorder(
     return log and Recorder(folder, case, options, log)
 
 
+def report_in_use(case: str, protocols: Collection[str] = ()) -> None:
+    """Say that results of a case are left to another process: all, or those of some protocols."""
+    which = f" ({', '.join(protocols)})" if protocols else ""
+    print(f"{case}{which}: in progress in another process, skipped", file=sys.stderr)
+
+
+def say_no_report() -> None:
+    """Say why there are no tables and no report of the whole study after `IN_USE`."""
+    print(
+        "no report, because another process works on some volumes; run the same command again"
+        " when it has ended",
+        file=sys.stderr,
+    )
+
+
 def open_log(
     stack: ExitStack, record: RunRecord, folder: Path, overwrite: bool
 ) -> UnfinishedRun | None:
@@ -171,8 +195,9 @@ def open_log(
     log = stack.enter_context(UnfinishedRun(folder, record))
     if log.discarded_slices:
         print(
-            f"{folder}: {log.discarded_slices} slices were made on another device, or with other"
-            " packages, threads or code; starting again at the first slice",
+            f"{folder}: starting again at the first slice;"
+            f" {count(log.discarded_slices, 'finished slice')} of another device, other packages,"
+            " threads or code",
             file=sys.stderr,
         )
     return log

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -15,10 +16,12 @@ from sam_lungs.study import layout
 from sam_lungs.study.options import Options
 from sam_lungs.study.pipeline import map_ahead
 from sam_lungs.study.process import (
+    IN_USE,
     findings,
     new_record,
     process_case,
     process_slice,
+    report_in_use,
     volume_prompts,
 )
 from sam_lungs.study.reading import read_case_for
@@ -49,7 +52,8 @@ def run_study(options: Options, work: Work = STUDY) -> int:
     """Process the cases with each model; skip finished ones, resume unfinished ones.
 
     A bad case is reported on standard error and the others are processed. Warnings about the files
-    of a case are printed there too. Returns the exit status, 1 if any case was bad.
+    of a case are printed there too. Returns 0, or the sum of 1 if any case was bad and `IN_USE` if
+    another process still works on one at the end.
 
     Raises `InputError` as `prepare` does, when a model cannot be loaded, and when results cannot
     be written.
@@ -64,23 +68,31 @@ def run_study(options: Options, work: Work = STUDY) -> int:
         # Missing and wrong weights are reported before hours are spent.
         for one in models:
             identify_model(one)
-    faulty: list[CaseFiles] = []
+    faulty: set[Path] = set()
+    in_use: list[tuple[CaseFiles, Options]] = []
     for one in models:
         if len(models) > 1 and options.slice is None:
             print(f"{one.model}:", flush=True)
-        left = [files for files in cases if files not in faulty]
-        status |= _run_model(one, work, left, faulty)
-    return status
+        left = [files for files in cases if files.path not in faulty]
+        done, skipped = _run_model(one, work, left, faulty)
+        status |= done
+        in_use += [(files, one) for files in skipped]
+    # The other process may have finished them by now.
+    with suppress(InputError):
+        if all(is_finished(files, one, work) for files, one in in_use):
+            return status
+    return status | IN_USE
 
 
 def _run_model(
-    options: Options, work: Work, cases: list[CaseFiles], faulty: list[CaseFiles]
-) -> int:
-    """Process cases with the one model of the options; return the exit status.
+    options: Options, work: Work, cases: list[CaseFiles], faulty: set[Path]
+) -> tuple[int, list[CaseFiles]]:
+    """Process cases with the one model of the options.
 
-    faulty: cases with faults, which were reported, are added.
+    faulty: the paths of cases with faults, which were reported, are added. Returns the exit status,
+    and the cases on which another process works.
     """
-    status = 0
+    status, in_use = 0, []
 
     @cache
     def segmenters() -> list[Segmenter]:
@@ -97,9 +109,12 @@ def _run_model(
                     print(f"{files.name}: finished before, skipped")
                 else:
                     yield files
-            except (RunMismatchError, FolderInUseError) as error:
+            except RunMismatchError as error:
                 report(error)
                 status = 1
+            except FolderInUseError:
+                report_in_use(files.name)
+                in_use.append(files)
 
     with ThreadPoolExecutor(1) as reader:
         for case in map_ahead(reader, read, unfinished(), ahead=1):
@@ -109,13 +124,16 @@ def _run_model(
                 of_prompts = [each for each in faults if each.name == "prompts"]
                 for each in of_prompts or faults[:1]:
                     report(InputError(each.message))
-                faulty.append(case.files)
+                faulty.add(case.files.path)
                 status = 1
                 continue
             for warning in case.warnings:
                 print(f"warning: {warning}", file=sys.stderr)
             if options.slice is None:
-                status |= work.process_case(case, segmenters(), options)
+                done = work.process_case(case, segmenters(), options)
+                status |= done & ~IN_USE
+                if done & IN_USE:
+                    in_use.append(case.files)
                 continue
             if len(options.all_case_files) > 1:
                 print(f"{case.files.image_path}:")
@@ -125,7 +143,7 @@ def _run_model(
             else:
                 why = "prompts in the file" if options.prompts_file else "lung, so no prompts"
                 print(f"{case.files.image_path}: slice {options.slice} has no {why}")
-    return status
+    return status, in_use
 
 
 def is_finished(files: CaseFiles, options: Options, work: Work = STUDY) -> bool:

@@ -17,7 +17,14 @@ from sam_lungs.study import layout
 from sam_lungs.study.measurement_options import METRICS_3D
 from sam_lungs.study.metrics import metrics_in, overlap
 from sam_lungs.study.pipeline import PromptedSlice, SegmentedSlice
-from sam_lungs.study.process import about_case, measurement_findings, new_record, open_recorder
+from sam_lungs.study.process import (
+    IN_USE,
+    about_case,
+    measurement_findings,
+    new_record,
+    open_recorder,
+    report_in_use,
+)
 from sam_lungs.study.results import RAW_DATA_COLUMNS, read_empty_slices, read_raw_data
 from sam_lungs.study.run_record import RunRecord
 from sam_lungs.study.score_options import ScoreOptions
@@ -62,8 +69,8 @@ def score_study(options: ScoreOptions) -> int:
     """Score the predicted masks of all cases; skip finished ones.
 
     A bad case is reported on standard error and the others are scored. A case without predictions
-    is named there, and its predicted masks are empty. Returns the exit status, 1 if any case was
-    bad.
+    is named there, and its predicted masks are empty. Returns 0, or the sum of 1 if any case was
+    bad and `IN_USE` if another process works on one.
 
     Raises `InputError` when no predictions are found, and when results cannot be written.
     """
@@ -108,7 +115,7 @@ def results_folders(options: ScoreOptions) -> list[list[Path]]:
 
 
 def _score_files(files: CaseFiles, paths: list[Path], options: ScoreOptions) -> int:
-    """Score the predictions of a case; return the exit status."""
+    """Score the predictions of a case; return the status."""
     case = read_case(files)
     found, predictions, source = list(case.findings), None, None
     findings = Findings(())
@@ -160,7 +167,7 @@ def _score(
     source: Source | None,
     options: ScoreOptions,
 ) -> int:
-    """Write the results of one object of a case, or of all; return the exit status.
+    """Write the results of one object of a case, or of all; return the status.
 
     predicted: (rows, columns, slices) bool.
     """
@@ -175,9 +182,12 @@ def _score(
         try:
             record = _new_record(case, name, predictions, source, options)
             recorder = open_recorder(stack, case, record, folder, options)
-        except (RunMismatchError, FolderInUseError) as error:
+        except RunMismatchError as error:
             report(error)
             return 1
+        except FolderInUseError:
+            report_in_use(case.name, [name] if name else ())
+            return IN_USE
         if recorder is None:
             print(f"{case.name}: finished before, skipped")
             if options.dataset:

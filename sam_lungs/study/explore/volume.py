@@ -35,7 +35,14 @@ from sam_lungs.study.explore.results import (
     write_tables,
 )
 from sam_lungs.study.pipeline import PromptedSlice, embed, map_ahead
-from sam_lungs.study.process import about_case, embedding_store, new_record, open_log
+from sam_lungs.study.process import (
+    IN_USE,
+    about_case,
+    embedding_store,
+    new_record,
+    open_log,
+    report_in_use,
+)
 from sam_lungs.study.unfinished import RunMismatchError, UnfinishedRun
 from sam_lungs.utils.errors import report
 from sam_lungs.utils.files import FolderInUseError, remove
@@ -45,9 +52,9 @@ from sam_lungs.utils.progress import Progress
 def explore_case(case: Case, segmenters: Sequence[Segmenter], options: ExploreOptions) -> int:
     """Explore the missing slices of a case, and write its results.
 
-    Arguments, reports, the exit status and what is raised are as for `process.process_case`.
+    Arguments, reports, the status and what is raised are as for `process.process_case`.
     """
-    status = 0
+    status, in_use = 0, []
     logs: dict[str, UnfinishedRun] = {}
     study_folder = layout.study_folder(options.output_folder, case.files)
     folders = {
@@ -62,9 +69,14 @@ def explore_case(case: Case, segmenters: Sequence[Segmenter], options: ExploreOp
             try:
                 if log := open_log(stack, record, folders[name], options.overwrite):
                     logs[name] = log
-            except (RunMismatchError, FolderInUseError) as error:
+            except RunMismatchError as error:
                 report(error)
                 status = 1
+            except FolderInUseError:
+                in_use.append(name)
+        if in_use:
+            report_in_use(case.name, in_use if len(in_use) < len(options.protocols) else ())
+            status |= IN_USE
         started = datetime.now(UTC).isoformat(timespec="seconds")
         if logs:
             _record(case, segmenters, options, logs)
