@@ -69,7 +69,8 @@ def read_dataset(path: Path, cases: Collection[str] | None = None) -> Dataset:
             rows, problems = find_rows(root, keys["images"], keys["masks"], structures)
         if cases is not None:
             _check_chosen(cases, [row.case for row in rows], problems)
-            rows, problems = [row for row in rows if row.case in cases], {}
+            chosen = set(cases)
+            rows, problems = [row for row in rows if row.case in chosen], {}
         if not rows:
             raise InputError(next(iter(problems.values())))
     except InputError as error:
@@ -194,10 +195,11 @@ def _lists(keys: dict, key: str, item: type) -> dict[str, tuple]:
 
 
 def _check_chosen(chosen: Iterable[str], known: list[str], problems: dict[str, str]) -> None:
+    names = set(known)
     for name in chosen:
         if name in problems:
             raise InputError(problems[name])
-        if name not in known:
+        if name not in names:
             raise InputError(f"has no case {name!r}; {nearest(name, known)}")
 
 

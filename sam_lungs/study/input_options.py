@@ -1,9 +1,11 @@
 """The options that say where the files of the cases are, and how they are read."""
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,7 @@ from sam_lungs.data.case_files import ALIGNMENTS, FAULTS, CaseFiles, Reading
 from sam_lungs.data.windowing import parse_window
 from sam_lungs.utils.cli import option
 from sam_lungs.utils.errors import InputError
+from sam_lungs.utils.files import sha256_of
 
 if TYPE_CHECKING:
     from sam_lungs.data.manifest import Dataset
@@ -252,6 +255,41 @@ class InputOptions:
         """A line for each file of the dataset without a counterpart; part 1 has all of them."""
         is_first = self.part is None or self.part[0] == 1
         return self._dataset.problems if self._dataset and is_first else []
+
+    @cached_property
+    def dataset_identity(self) -> dict[str, str] | None:
+        """`file` and `sha256` of the dataset file; None without one."""
+        if self.dataset is None:
+            return None
+        return {"file": str(self.dataset), "sha256": sha256_of(self.dataset)}
+
+    def command_of(self, files: CaseFiles) -> list[str]:
+        """Return the command line; where it names several volumes, only a case's own files.
+
+        "... and N more" is in place of the others, because the command line is in the record of
+        every volume.
+        """
+        own = (files.image_path, *files.masks_paths)
+        command = []
+        for part in self._command:
+            if isinstance(part, str):
+                command.append(part)
+                continue
+            kept = [part[path] for path in own if path in part]
+            command += [*kept, f"... and {len(part) - len(kept)} more"]
+        return command
+
+    @cached_property
+    def _command(self) -> list[str | dict[Path, str]]:
+        """The command line, in which the paths of volumes in a row are one dictionary."""
+        if len(self.all_case_files) == 1 or self.dataset:
+            return sys.argv
+        volumes = {*self.image_file_path, *self.masks_file_path, *getattr(self, "predictions", ())}
+        command: list[str | dict[Path, str]] = []
+        for is_volume, group in groupby(sys.argv, lambda text: Path(text) in volumes):
+            texts = list(group)
+            command += [{Path(text): text for text in texts}] if is_volume else texts
+        return command
 
     @cached_property
     def _dataset(self) -> "Dataset | None":

@@ -36,9 +36,10 @@ from sam_lungs.utils.files import FolderInUseError, check_writable, locked_folde
 from sam_lungs.utils.progress import Progress
 from sam_lungs.utils.text import count
 
-# Options that `image`, `masks` and `reading` of a run record hold.
-IN_READING = (
-    *("image_file_path", "masks_file_path"),
+# Options that `image`, `masks`, `predictions` and `reading` of a run record hold. Those that name
+# all volumes of a study would make the record of each of them long.
+ELSEWHERE = (
+    *("image_file_path", "masks_file_path", "predictions", "cases"),
     *("window", "align", "labels", "spacing_mm", "series"),
 )
 # Part of the status of a case or a study: another process works on results. The exit status of a
@@ -229,7 +230,7 @@ def new_record(
     """
     recorded = {True: {}, False: {}}
     for each in fields(options):
-        if each.name not in IN_READING:
+        if each.name not in ELSEWHERE:
             recorded[each.metadata["decides"]][each.name] = getattr(options, each.name)
     # Baselines have no GPU code, and scores of masks need no model.
     needs_model = segmenter.get("family") not in ("baseline", "masks")
@@ -246,12 +247,13 @@ def new_record(
         },
         "patient": files.patient,
         "subset": files.subset,
+        "dataset": options.dataset_identity,
         "segmenter": segmenter,
         "options": recorded[True],
         "other_options": recorded[False],
         "protocol": of_prompts,
         "environment": environment(options.device if needs_model else "cpu"),
-        "command": sys.argv,
+        "command": options.command_of(files),
     }
     # Converted to JSON and back, so that it equals a record that is read from run.json.
     return RunRecord(**json.loads(json.dumps(content, default=str)))

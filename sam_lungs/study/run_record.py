@@ -45,11 +45,13 @@ class RunRecord:
     reading: `data.case.Reading` without `allow`: how the files are read.
     segmenter: the segmenter's identity, see `segmenters.base`.
     options: the options that decide the results, without those in `reading`. other_options: all
-        others, without the paths of volumes.
+        others, without those that name volumes. command: the command line, of several volumes only
+        this one.
     protocol: the prompt protocol, or `prompts_file`, its name, and `sha256` of the prompts of this
         volume. window_hu: lowest and highest value of the window, or None.
-    patient, subset: from the dataset file. findings: `name`, `message` and `is_allowed` of each
-        warning and each fault that was accepted.
+    patient, subset: from the dataset file. dataset: `file` and `sha256` of that file, None without
+        one; not in the fingerprint, because one more volume must not invalidate the others.
+    findings: `name`, `message` and `is_allowed` of each warning and each fault that was accepted.
     predictions: as `masks`, of predicted masks that were scored; empty for a model's run.
     environment: `device`, `threads`, `packages`, `code_sha256`, `commit`, `python`, `system`.
     started: time in UTC. seconds, seconds_per_slice: time that segmenting took.
@@ -69,6 +71,7 @@ class RunRecord:
     window_hu: list[float] | None = None
     patient: str | None = None
     subset: str | None = None
+    dataset: dict | None = None
     findings: list[dict] = field(default_factory=list)
     predictions: list[dict] = field(default_factory=list)
     started: str | None = None
@@ -83,7 +86,7 @@ class RunRecord:
             raise ValueError("not an object")
         for each in fields(cls):
             value = content.get(each.name, each.default)
-            if each.type in (int, dict, str | None):
+            if each.type in (int, dict, str | None, dict | None):
                 is_valid = isinstance(value, each.type)
             elif get_origin(each.type) is list:
                 (item_type,) = get_args(each.type)
@@ -136,8 +139,8 @@ class RunRecord:
 
         Raises `InputError` when it cannot be written.
         """
-        new = replace(self, patient=other.patient, subset=other.subset)
-        if new != self:
+        if (self.patient, self.subset) != (other.patient, other.subset):
+            new = replace(self, patient=other.patient, subset=other.subset, dataset=other.dataset)
             new.write(folder, list(self.files))
 
     def changed_file(self, folder: Path) -> Path | None:

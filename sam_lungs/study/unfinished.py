@@ -82,9 +82,8 @@ class UnfinishedRun:
         lines, size = _read_log(folder)
         there = _begun_record(lines, record)
         if there and there.slices_made_by == record.slices_made_by:
-            about_files = {
-                name: getattr(record, name) for name in ("patient", "subset", "findings")
-            }
+            names = ("patient", "subset", "dataset", "findings")
+            about_files = {name: getattr(record, name) for name in names}
             record = replace(there, **about_files)
         else:
             self.discarded_slices = len(lines[1:]) if there else 0

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import sys
 import weakref
 from dataclasses import asdict, replace
@@ -655,11 +656,34 @@ def test_a_changed_patient_is_written_to_run_json_and_nothing_is_computed(
         assert of_dataset(dataset, weights, cases=("p_a",)) == 0
         after = record(tmp_path, "p_a")
         assert (after.patient, after.subset) == (patient, subset)
-        assert replace(after, patient="p", subset=None) == before
+        assert after.dataset["sha256"] == sha256_of(dataset)
+        assert replace(after, patient="p", subset=None, dataset=before.dataset) == before
         written = path.stat().st_mtime_ns
         assert of_dataset(dataset, weights, cases=("p_a",)) == 0
         assert path.stat().st_mtime_ns == written
     assert loaded == ["vit_l"]
+
+
+def test_run_json_names_the_dataset_file_which_decides_nothing(dataset, weights, tmp_path):
+    of_dataset(dataset, weights)
+    before = record(tmp_path, "p_a")
+    assert before.dataset == {"file": str(dataset), "sha256": sha256_of(dataset)}
+    assert not [name for name in before.fingerprint if "dataset" in name]
+    dataset.write_text(dataset.read_text() + "# a comment\n")
+    of_dataset(dataset, weights)
+    assert record(tmp_path, "p_a") == before
+
+
+def test_the_command_of_several_volumes_names_only_this_one(pair, weights, tmp_path, monkeypatch):
+    images = [shutil.copy(*pair[0], tmp_path / f"image_{name}.nii.gz") for name in "bc"]
+    masks = [shutil.copy(*pair[1], tmp_path / f"masks_{name}.nii.gz") for name in "bc"]
+    texts = [*(str(each) for each in (*pair[0], *images)), "-m", *map(str, (*pair[1], *masks))]
+    monkeypatch.setattr(sys, "argv", ["process_image.py", "-i", *texts, "--device", "cpu"])
+    assert study(([*pair[0], *images], [*pair[1], *masks]), weights) == 0
+    assert record(tmp_path, "image_b").command == [
+        *("process_image.py", "-i", str(images[0]), "... and 2 more"),
+        *("-m", str(masks[0]), "... and 2 more", "--device", "cpu"),
+    ]
 
 
 def test_without_a_dataset_file_the_patient_in_run_json_stays(dataset, weights, tmp_path):

@@ -174,9 +174,12 @@ def test_a_log_of_another_version_is_discarded(tmp_path):
         assert log.lines == []
 
 
-def test_a_resumed_run_takes_patient_subset_and_findings_from_the_new_command(tmp_path):
+def test_a_resumed_run_takes_what_is_about_the_files_from_the_new_command(tmp_path):
     begin(tmp_path)
-    later = replace(RECORD, patient="p", subset="s", findings=[{"name": "saturated"}])
+    dataset = {"file": "paper.yml", "sha256": "c" * 64}
+    later = replace(
+        RECORD, patient="p", subset="s", dataset=dataset, findings=[{"name": "saturated"}]
+    )
     with UnfinishedRun(tmp_path, later) as log:
         assert log.record == later
         assert log.lines == LINES
@@ -252,7 +255,8 @@ def test_a_record_has_the_options_that_decide_the_results_in_one_field():
     assert record.reading == RECORD.reading
     assert record.options.keys() == RECORD.options.keys()
     assert record.other_options.keys() > RECORD.other_options.keys()
-    assert not record.other_options.keys() & {"image_file_path", *RECORD.reading, "labels"}
+    names = {"image_file_path", "cases", *RECORD.reading, "labels"}
+    assert not record.other_options.keys() & names
 
 
 def test_a_run_is_unfinished_until_its_log_is_discarded(tmp_path):
@@ -392,6 +396,15 @@ def test_a_run_record_without_its_hashes_is_refused(tmp_path, path, value):
     (tmp_path / RUN_NAME).write_text(json.dumps(content))
     with pytest.raises(RunMismatchError, match="not a run record"):
         finished_record(tmp_path, RECORD)
+
+
+def test_a_record_without_the_dataset_file_of_an_earlier_version_is_read(tmp_path):
+    finish(tmp_path)
+    content = json.loads((tmp_path / RUN_NAME).read_text())
+    del content["dataset"]
+    (tmp_path / RUN_NAME).write_text(json.dumps(content))
+    later = replace(RECORD, dataset={"file": "paper.yml", "sha256": "c" * 64})
+    assert finished_record(tmp_path, later).dataset is None
 
 
 def test_a_record_of_a_later_version_is_read(tmp_path):
