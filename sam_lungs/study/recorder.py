@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
@@ -66,28 +66,29 @@ class Recorder:
         index, overlap = segmented.prompted.index, segmented.overlaps[number]
         line = {"index": index, "seconds": seconds}
         mask = segmented.masks[number] if self._keeps_masks else None
+        # Dictionaries, because a line is written for each slice and protocol: asdict takes longer.
         if overlap.reference or self._case.masks is None:
-            result = SliceResult(
-                slice=index,
-                score=segmented.predicted_ious[number],
-                lung_pixels=None,
-                predicted_pixels=overlap.predicted,
-                interactions=segmented.prompted.interactions[number],
-            )
+            line["slice"] = {
+                "slice": index,
+                "score": segmented.predicted_ious[number],
+                "lung_pixels": None,
+                "predicted_pixels": overlap.predicted,
+                "interactions": segmented.prompted.interactions[number],
+            }
             if self._case.masks:
-                result = replace(
-                    result,
-                    jaccard=overlap.jaccard,
-                    dice=overlap.dice,
-                    lung_pixels=overlap.reference,
-                    more=measure_slice(segmented, number, self._case.image, self._options),
-                )
-            line["slice"] = asdict(result)
+                line["slice"] |= {
+                    "jaccard": overlap.jaccard,
+                    "dice": overlap.dice,
+                    "lung_pixels": overlap.reference,
+                    "more": measure_slice(segmented, number, self._case.image, self._options),
+                }
         else:
-            area_mm2 = overlap.predicted * _pixel_mm2(self._case.image)
-            line["empty_slice"] = asdict(
-                EmptySlice(index, prompted_as, overlap.predicted, area_mm2)
-            )
+            line["empty_slice"] = {
+                "slice": index,
+                "prompted_as": prompted_as,
+                "predicted_pixels": overlap.predicted,
+                "predicted_mm2": overlap.predicted * _pixel_mm2(self._case.image),
+            }
         self._log.append(line, mask)
         self._take(line, mask)
 

@@ -2,8 +2,8 @@
 
 The folder `unfinished/` in a results folder holds `slices.jsonl`: the run's record, then one line
 of JSON per slice; and for `--save_masks` a PNG per slice. The log is synced to the disk at most
-once a second: a kill loses only the current slices, a power failure the last seconds. An incomplete
-line or mask is ignored.
+every ten seconds: a kill loses only the current slices, a power failure those of ten seconds. An
+incomplete line or mask is ignored.
 """
 
 import json
@@ -25,7 +25,8 @@ from sam_lungs.utils.files import PARTIAL, sync
 
 LOG_NAME = "slices.jsonl"
 MASKS_FOLDER = "masks"
-SECONDS_BETWEEN_SYNCS = 1
+# A busy disk takes several milliseconds for a sync, and each protocol has a log.
+SECONDS_BETWEEN_SYNCS = 10
 REMEDY = "add --overwrite to replace it, or choose another --output_folder"
 
 

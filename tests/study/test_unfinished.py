@@ -272,6 +272,20 @@ def test_a_run_is_unfinished_until_its_log_is_discarded(tmp_path):
     assert not (tmp_path / UNFINISHED_FOLDER).exists()
 
 
+def test_the_log_is_synced_every_ten_seconds_and_each_line_is_written_at_once(
+    tmp_path, monkeypatch
+):
+    now, synced = [0.0], []
+    monkeypatch.setattr(unfinished.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(unfinished, "sync", lambda path: synced.append(now[0]))
+    with UnfinishedRun(tmp_path, RECORD) as log:
+        for index in range(100):
+            now[0] += 0.5
+            log.append({"index": index})
+            assert log_path(tmp_path).read_bytes().endswith(b'{"index": %d}\n' % index)
+    assert synced == [10.5, 21, 31.5, 42]
+
+
 def test_a_mask_is_read_back_and_a_damaged_one_is_none(tmp_path):
     with UnfinishedRun(tmp_path, RECORD) as log:
         log.append(LINES[0], MASK)
