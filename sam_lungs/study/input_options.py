@@ -14,6 +14,7 @@ from sam_lungs.data.windowing import parse_window
 from sam_lungs.utils.cli import option
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import sha256_of
+from sam_lungs.utils.text import count
 
 if TYPE_CHECKING:
     from sam_lungs.data.manifest import Dataset
@@ -191,8 +192,8 @@ class InputOptions:
             raise InputError("give images with -i and their masks with -m, or --dataset")
         if images > 1 and images != masks and self.has_masks:
             raise InputError(
-                f"{images} images but {masks} masks; give one masks file for each image, in the"
-                " same order"
+                f"{images} images but {count(masks, 'masks file')}; give one masks file for each"
+                " image, in the same order"
             )
         if parse_labels(self.labels) and images == 1 and masks > 1:
             raise InputError("--labels has no effect with a masks file per object; leave one out")

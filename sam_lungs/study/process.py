@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
+from math import isnan
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from sam_lungs.study.score_options import ScoreOptions
 from sam_lungs.study.unfinished import RunMismatchError, UnfinishedRun, finished_record
 from sam_lungs.utils.errors import InputError, report
 from sam_lungs.utils.files import FolderInUseError, check_writable, locked_folder
-from sam_lungs.utils.progress import Progress
+from sam_lungs.utils.progress import Progress, StudyProgress
 from sam_lungs.utils.text import count
 
 # Options that `image`, `masks`, `predictions` and `reading` of a run record hold. Those that name
@@ -52,11 +53,12 @@ def process_case(
     segmenters: Sequence[Segmenter],
     options: Options,
     prompts: dict[str, VolumePrompts | ReplayedPrompts] | None = None,
+    study: StudyProgress | None = None,
 ) -> int:
     """Segment the missing slices of a case, and write its results.
 
     case: without faults. segmenters: the same model, one per device. prompts: by default all, see
-    `volume_prompts`.
+    `volume_prompts`. study: of which it is a volume.
 
     A results folder that holds another run is reported on standard error, and the other protocols
     are processed. So is one in which another process works. Returns 0, or the sum of 1 after an
@@ -82,7 +84,7 @@ def process_case(
             report_in_use(case.name, in_use if len(in_use) < len(prompts) else ())
             status |= IN_USE
         if recorders:
-            _record(case, segmenters, options, recorders, prompts)
+            _record(case, segmenters, options, recorders, prompts, study)
         for name, recorder in recorders.items():
             cells = prompts[name].cells if options.prompts_file else None
             recorder.finish(options.empty_slices == "nearest", cells)
@@ -265,6 +267,7 @@ def _record(
     options: Options,
     recorders: dict[str, Recorder],
     of_all: dict[str, VolumePrompts | ReplayedPrompts],
+    study: StudyProgress | None,
 ) -> None:
     """Segment and record the slices that are missing in any recorder.
 
@@ -280,7 +283,7 @@ def _record(
     first = next(iter(recorders.values()))
     segmented_slices = _segment(case, segmenters, options, left, list(prompts.values()))
     clock = time.perf_counter()
-    with Progress(case.name, len(prompted), len(prompted) - len(left)) as progress:
+    with Progress(case.name, len(prompted), len(prompted) - len(left), study=study) as progress:
         for segmented in segmented_slices:
             before, clock = clock, time.perf_counter()
             index = segmented.prompted.index
@@ -292,7 +295,8 @@ def _record(
                     _draw(case, segmented, number, recorder.debug_folder, options.draw)
                 prompted_as = sources[index] if sources[index] != index else None
                 recorder.add(segmented, number, prompted_as, clock - before)
-            progress.update(remark=f"mean Dice {first.dice:.4f}" if case.masks else "")
+            # NaN without masks, and as long as no slice with objects is recorded.
+            progress.update(remark="" if isnan(first.dice) else f"mean Dice {first.dice:.4f}")
 
 
 def _segment(

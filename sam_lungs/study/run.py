@@ -30,6 +30,7 @@ from sam_lungs.study.setup import existing_cases, identify_model, load_segmenter
 from sam_lungs.study.unfinished import RunMismatchError, finished_record
 from sam_lungs.utils.errors import InputError, report
 from sam_lungs.utils.files import FolderInUseError, locked_folder
+from sam_lungs.utils.progress import StudyProgress
 
 
 class Work(NamedTuple):
@@ -41,7 +42,7 @@ class Work(NamedTuple):
 
     folder: Callable[[Path, str, str], Path]
     findings: Callable[[Case, Options], list[Finding]]
-    process_case: Callable[[Case, list[Segmenter], Options], int]
+    process_case: Callable[..., int]
     process_slice: Callable[[Case, list[Segmenter], Options], None]
 
 
@@ -70,13 +71,16 @@ def run_study(options: Options, work: Work = STUDY) -> int:
             identify_model(one)
     faulty: set[Path] = set()
     in_use: list[tuple[CaseFiles, Options]] = []
+    progress = StudyProgress(len(models) * len(cases))
     for one in models:
         if len(models) > 1 and options.slice is None:
             print(f"{one.model}:", flush=True)
         left = [files for files in cases if files.path not in faulty]
-        done, skipped = _run_model(one, work, left, faulty)
+        progress.skip(len(cases) - len(left))
+        done, skipped = _run_model(one, work, left, faulty, progress)
         status |= done
         in_use += [(files, one) for files in skipped]
+    progress.close()
     # The other process may have finished them by now.
     with suppress(InputError):
         if all(is_finished(files, one, work) for files, one in in_use):
@@ -85,7 +89,11 @@ def run_study(options: Options, work: Work = STUDY) -> int:
 
 
 def _run_model(
-    options: Options, work: Work, cases: list[CaseFiles], faulty: set[Path]
+    options: Options,
+    work: Work,
+    cases: list[CaseFiles],
+    faulty: set[Path],
+    progress: StudyProgress,
 ) -> tuple[int, list[CaseFiles]]:
     """Process cases with the one model of the options.
 
@@ -109,12 +117,14 @@ def _run_model(
                     print(f"{files.name}: finished before, skipped")
                 else:
                     yield files
+                    continue
             except RunMismatchError as error:
                 report(error)
                 status = 1
             except FolderInUseError:
                 report_in_use(files.name)
                 in_use.append(files)
+            progress.skip()
 
     with ThreadPoolExecutor(1) as reader:
         for case in map_ahead(reader, read, unfinished(), ahead=1):
@@ -125,15 +135,19 @@ def _run_model(
                 for each in of_prompts or faults[:1]:
                     report(InputError(each.message))
                 faulty.add(case.files.path)
+                progress.skip()
                 status = 1
                 continue
             for warning in case.warnings:
                 print(f"warning: {warning}", file=sys.stderr)
             if options.slice is None:
-                done = work.process_case(case, segmenters(), options)
+                done = work.process_case(case, segmenters(), options, study=progress)
                 status |= done & ~IN_USE
                 if done & IN_USE:
                     in_use.append(case.files)
+                    progress.skip()
+                else:
+                    progress.update()
                 continue
             if len(options.all_case_files) > 1:
                 print(f"{case.files.image_path}:")

@@ -4,6 +4,7 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from math import isnan
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from sam_lungs.study.setup import check_names, existing_cases
 from sam_lungs.study.unfinished import RunMismatchError
 from sam_lungs.utils.errors import InputError, report
 from sam_lungs.utils.files import FolderInUseError
+from sam_lungs.utils.text import count
 
 # The identity of masks that no run here made.
 UNKNOWN_SOURCE = {
@@ -87,8 +89,8 @@ def score_study(options: ScoreOptions) -> int:
     if missing := [files.name for files in cases if not paths[files.path]]:
         shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
         print(
-            f"warning: no predictions for {len(missing)} of {len(cases)} cases, which count as"
-            f" empty: {shown}",
+            f"warning: no predictions for {len(missing)} of {count(len(cases), 'case')}, which"
+            f" count as empty: {shown}",
             file=sys.stderr,
         )
     for files in cases:
@@ -154,8 +156,8 @@ def _score_files(files: CaseFiles, paths: list[Path], options: ScoreOptions) -> 
 def _counts(case: Case, predicted: np.ndarray) -> str:
     slices = np.count_nonzero(predicted.any(axis=(0, 1)))
     return (
-        f"{case.masks.array.shape[2]} slices, {len(case.lung_slices)} with reference masks,"
-        f" {slices} with predicted masks"
+        f"{count(case.masks.array.shape[2], 'slice')}, {len(case.lung_slices)} with reference"
+        f" masks, {slices} with predicted masks"
     )
 
 
@@ -205,7 +207,9 @@ def _score(
                 prompted_as = ((source and source.prompted_as) or {}).get(index)
                 recorder.add(segmented, 0, prompted_as, time.perf_counter() - started)
         recorder.finish(with_empty_slices, cells)
-    print(f"{folder}: mean Dice {recorder.dice:.4f}")
+    # NaN where the prompts of a file are in no slice with objects.
+    dice = "no slice with objects" if isnan(recorder.dice) else f"mean Dice {recorder.dice:.4f}"
+    print(f"{folder}: {dice}")
     return 0
 
 

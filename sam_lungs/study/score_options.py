@@ -12,6 +12,7 @@ from sam_lungs.study.layout import MASKS_NAME
 from sam_lungs.study.measurement_options import MeasurementOptions
 from sam_lungs.utils.cli import option
 from sam_lungs.utils.errors import InputError
+from sam_lungs.utils.text import count
 
 ALIGN_PREDICTIONS = ("affine", "voxels")
 
@@ -127,8 +128,9 @@ class ScoreOptions(MeasurementOptions, InputOptions):
             paths = {files.path: [one] for files, one in pairs}
         else:
             raise InputError(
-                f"{len(self.predictions)} predictions but {len(cases)} masks; give one prediction"
-                " for each masks file, in the same order"
+                f"{count(len(self.predictions), 'prediction')} but"
+                f" {count(len(cases), 'masks file')}; give one prediction for each masks file, in"
+                " the same order"
             )
         for each in paths.values():
             absent = [one for one in each if not one.exists()]

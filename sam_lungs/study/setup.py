@@ -21,6 +21,7 @@ from sam_lungs.study.options import Options
 from sam_lungs.study.replay import Replay
 from sam_lungs.study.score_options import ScoreOptions
 from sam_lungs.utils.errors import InputError
+from sam_lungs.utils.text import count
 
 MAX_NAME_BYTES = 255  # of a file name, on all common file systems
 # These have no effect on baselines.
@@ -89,16 +90,17 @@ def existing_cases(options: Options | ScoreOptions) -> tuple[list[CaseFiles], li
         else:
             existing.append(files)
     if options.part and not options.case_files:
-        count = len(options.all_case_files)
-        print(f"part {'/'.join(map(str, options.part))} of {count} cases is empty", file=sys.stderr)
+        cases = count(len(options.all_case_files), "case")
+        print(f"part {'/'.join(map(str, options.part))} of {cases} is empty", file=sys.stderr)
     faults = list(options.problems)
     if missing:
         remedy = "check the path (nifti_to_numpy.py makes arrays)"
         if missing[0][0].removeprefix("image_") in PAPER_VOLUMES:
             remedy = "run scripts/download_dataset.sh, then scripts/nifti_to_numpy.sh"
         first, *others = [path for _, absent in missing for path in absent]
-        count = f"; {1 + len(others)} files of {len(missing)} cases are missing" if others else ""
-        faults.append(f"{first}: no such file{count}; {remedy}")
+        of_cases = count(len(missing), "case")
+        more = f"; {count(1 + len(others), 'file')} of {of_cases} are missing" if others else ""
+        faults.append(f"{first}: no such file{more}; {remedy}")
     return existing, faults
 
 
@@ -185,12 +187,13 @@ def _check_raters(options: Options) -> None:
         _check_folder_name(rater, whose)
         if lacking:
             print(
-                f"warning: {whose}: has no prompts for {len(lacking)} of {len(names)} cases, such"
-                f" as {lacking[0]}",
+                f"warning: {whose}: has no prompts for {len(lacking)} of"
+                f" {count(len(names), 'case')}, such as {lacking[0]}",
                 file=sys.stderr,
             )
     if unknown := options.replays.unknown:
         print(
-            f"warning: {path}: has prompts for {len(unknown)} other cases, such as {unknown[0]}",
+            f"warning: {path}: has prompts for {count(len(unknown), 'other case')}, such as"
+            f" {unknown[0]}",
             file=sys.stderr,
         )

@@ -93,6 +93,6 @@ def test_the_study_of_an_x_ray_of_full_size(run, tmp_path):
         *("--device", "cpu", "--output_folder", tmp_path / "out"),
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("MCUCXR_0104_1: 1 of 1 slices")
+    assert done.stderr.startswith("MCUCXR_0104_1: 1 of 1 slice,")
     assert done.stderr.count("\n") == 1
     assert (tmp_path / "out/MCUCXR_0104_1/raw_data.csv").exists()

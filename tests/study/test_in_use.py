@@ -77,7 +77,7 @@ def test_scores(volumes, run, tmp_path):
 def test_a_volume_that_another_process_finished_meanwhile_is_not_missing(
     tmp_path, volumes, finishes
 ):
-    def by_another_process(case, segmenters, options):
+    def by_another_process(case, segmenters, options, study):
         if finishes:
             assert process_case(case, segmenters, options) == 0
         return IN_USE

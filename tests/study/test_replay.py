@@ -122,7 +122,7 @@ def test_raters_are_runs_that_are_compared_and_joined(study, tmp_path, capsys):
     rows = RATERS + "image_b,1,positive,1,1,,,eve,5\n"
     assert list(study(rows).protocols) == ["ann", "bob"]
     assert run_study(study(rows, batch_size=3)) == 0
-    assert "has prompts for 1 other cases, such as image_b" in capsys.readouterr().err
+    assert "has prompts for 1 other case, such as image_b" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["ann", "bob"]
     ann, bob = (tmp_path / "results" / name for name in ("ann", "bob"))
     table = read_raw_data(ann / "image_a" / "raw_data.csv")
@@ -382,7 +382,7 @@ def test_a_case_without_prompts_is_a_fault(study, tmp_path, capsys):
     assert run_study(study(table)) == 1
     warning, error = capsys.readouterr().err.splitlines()
     path = tmp_path / "prompts.csv"
-    assert warning == f"warning: {path}: has prompts for 1 other cases, such as a"
+    assert warning == f"warning: {path}: has prompts for 1 other case, such as a"
     assert error.startswith(f"error: {path}: has no prompts for image_a, but for a; write its name")
     with pytest.raises(InputError, match="1 of 1 volumes have faults"):
         check_study(study(table))

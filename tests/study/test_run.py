@@ -34,7 +34,7 @@ from sam_lungs.study.results import read_raw_data
 from sam_lungs.study.run import run_study
 from sam_lungs.study.run_record import RunRecord
 from sam_lungs.study.surfaces import surface_agreement
-from sam_lungs.utils import provenance
+from sam_lungs.utils import progress, provenance
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import sha256_of
 
@@ -410,6 +410,16 @@ def test_slices_without_lung_get_the_prompts_of_the_nearest_slice(weights, tmp_p
         rgb = slice_to_rgb(image[:, :, row.slice], LUNG_WINDOW)
         assert segment(segmenter, rgb, prompts).mask.sum() == row.predicted_pixels
         assert row.predicted_mm2 == pytest.approx(row.predicted_pixels * 0.7 * 0.8)
+
+
+def test_progress_has_no_mean_dice_until_there_is_one(pair, weights, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0)
+    assert study(pair, weights, empty_slices="nearest", batch_size=1) == 0
+    # The first slice has no lung.
+    first, second, *_ = capsys.readouterr().err.splitlines()
+    assert first.startswith("image_a: 1 of 3 slices")
+    assert "Dice" not in first
+    assert "mean Dice 0." in second
 
 
 def test_overwrite_removes_all_files_of_the_earlier_run(pair, weights, tmp_path):

@@ -46,10 +46,16 @@ from sam_lungs.study.process import (
 from sam_lungs.study.unfinished import RunMismatchError, UnfinishedRun
 from sam_lungs.utils.errors import report
 from sam_lungs.utils.files import FolderInUseError, remove
-from sam_lungs.utils.progress import Progress
+from sam_lungs.utils.progress import Progress, StudyProgress
 
 
-def explore_case(case: Case, segmenters: Sequence[Segmenter], options: ExploreOptions) -> int:
+def explore_case(
+    case: Case,
+    segmenters: Sequence[Segmenter],
+    options: ExploreOptions,
+    *,
+    study: StudyProgress | None = None,
+) -> int:
     """Explore the missing slices of a case, and write its results.
 
     Arguments, reports, the status and what is raised are as for `process.process_case`.
@@ -79,7 +85,7 @@ def explore_case(case: Case, segmenters: Sequence[Segmenter], options: ExploreOp
             status |= IN_USE
         started = datetime.now(UTC).isoformat(timespec="seconds")
         if logs:
-            _record(case, segmenters, options, logs)
+            _record(case, segmenters, options, logs, study)
         for name, log in logs.items():
             _finish(case, folders[name], log, options, started)
     return status
@@ -109,13 +115,14 @@ def _record(
     segmenters: Sequence[Segmenter],
     options: ExploreOptions,
     logs: dict[str, UnfinishedRun],
+    study: StudyProgress | None,
 ) -> None:
     """Explore the slices that are missing in any log, and append them to it."""
     done = {name: {line["index"] for line in log.lines} for name, log in logs.items()}
     slices = case.lung_slices
     left = [index for index in slices if any(index not in of_log for of_log in done.values())]
     protocols = {name: options.protocols[name] for name in logs}
-    with Progress(case.name, len(slices), len(slices) - len(left)) as progress:
+    with Progress(case.name, len(slices), len(slices) - len(left), study=study) as progress:
         for found in _explored(case, segmenters, options, left, protocols, done):
             for name, line in found.items():
                 logs[name].append(line)
