@@ -7,6 +7,7 @@ from conftest import assert_refused, chest, save_nifti
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sam_lungs.study import run as study_run
 from sam_lungs.study.explore.options import ExploreOptions
 from sam_lungs.study.input_options import parse_part
 from sam_lungs.study.options import Options
@@ -117,3 +118,27 @@ def test_a_run_in_parts_leaves_the_report_to_a_run_of_all(dataset, run, tmp_path
     done = run("score_masks.py", *score, "--part", "3/3")
     assert done.returncode == 0, done.stderr
     assert [path.name for path in (results / "theirs").iterdir()] == ["c"]
+
+
+def test_a_volume_is_read_when_its_turn_comes(tmp_path, monkeypatch):
+    image, masks = chest()
+    paths = [tmp_path / f"{name}.nii.gz" for name in "abcd"]
+    for path in paths:
+        save_nifti(path, image)
+    of_all = [save_nifti(tmp_path / "masks.nii.gz", masks)] * 4
+    events, read_case_for = [], study_run.read_case_for
+
+    def read(files, options):
+        events.append(f"read {files.name}")
+        return read_case_for(files, options)
+
+    def process(case, segmenters, options, study):
+        events.append(f"process {case.name}")
+        return 0
+
+    monkeypatch.setattr(study_run, "read_case_for", read)
+    options = Options(paths, of_all, model="box", device="cpu")
+    assert study_run.run_study(options, study_run.STUDY._replace(process_case=process)) == 0
+    # One volume is read ahead.
+    assert events.index("read c") > events.index("process a")
+    assert events.index("read d") > events.index("process b")
