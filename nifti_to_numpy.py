@@ -19,6 +19,7 @@ from sam_lungs.study.input_options import parse_spacing
 from sam_lungs.utils.cli import option, parse_options, run_script
 from sam_lungs.utils.errors import InputError, report
 from sam_lungs.utils.files import check_writable
+from sam_lungs.utils.text import count
 
 EXAMPLE = "python nifti_to_numpy.py -i datasets/zenodo/Lung_Mask/coronacases_001.nii.gz -o mask.npy"
 
@@ -64,7 +65,8 @@ def main() -> int:
     inputs, outputs = options.input_file_path, options.output_file_path
     if len(inputs) != len(outputs):
         raise InputError(
-            f"{len(inputs)} volumes but {len(outputs)} arrays; give one array for each volume"
+            f"{count(len(inputs), 'volume')} but {count(len(outputs), 'array')}; give one array for"
+            " each volume"
         )
     for output in outputs:
         if outputs.count(output) > 1:

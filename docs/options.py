@@ -35,6 +35,8 @@ INTRODUCTION = """# Options
 - Every default reproduces the paper.
 - A mistake on the command line gives one line on standard error and exit status 1.
 - `--version` prints the version.
+- `--config FILE` reads options by their names from a YAML file ([running](running.md)). The command
+  line overrules it; `--no_report` turns off a switch of the file.
 """
 
 

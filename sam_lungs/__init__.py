@@ -20,6 +20,7 @@ The Python API, imported on first use:
     prediction = sam_lungs.segment(segmenter, rgb, prompts)
 """
 
+import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -29,8 +30,20 @@ __version__ = "1.0.0"
 # Checked before any other import, which would fail with a traceback.
 if sys.version_info < (3, 11):
     sys.exit("error: Python 3.11 or newer is needed; run scripts/setup.sh")
-if not all(find_spec(name) for name in ("torch", "numpy", "nibabel", "cv2", "segment_anything")):
-    sys.exit("error: packages are missing in this Python; run scripts/setup.sh")
+_PACKAGES = (
+    *("torch", "torchvision", "segment_anything", "safetensors", "nibabel", "numpy", "cv2"),
+    *("matplotlib", "PIL", "jinja2", "pandas", "yaml", "scipy", "monai", "filelock", "tqdm"),
+)
+_missing = [name for name in _PACKAGES if find_spec(name) is None]
+if _missing:
+    sys.exit(
+        f"error: packages are missing in this Python ({', '.join(_missing)}); run scripts/setup.sh"
+    )
+# A notebook names its backend to its child processes too. Where it is not installed, matplotlib
+# would fail, although no figure here needs a backend.
+_kind, _, _backend = os.environ.get("MPLBACKEND", "").partition("://")
+if _kind == "module" and find_spec(_backend.partition(".")[0]) is None:
+    del os.environ["MPLBACKEND"]
 
 _API = {
     "CaseFiles": "data.case_files",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # also works in Python 3.9
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,14 @@ from collections.abc import Sequence
 from typing import TextIO
 
 _received: list[int] = []  # signals
+
+
+def say(*lines: object) -> None:
+    """Print lines; if standard output cannot be written, drop them and the following ones."""
+    try:
+        print(*lines, sep="\n", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def run(command: Sequence[object], log: TextIO | None = None) -> None:

@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from commands import run
+from commands import run, say
 
 PACKAGES = ("torch", "numpy", "pandas")
 
@@ -41,20 +41,22 @@ def main() -> int:
     tables = {}
     for name in pythons:
         if not shutil.which(name):
-            print(f"{name}: not installed")
+            say(f"{name}: not installed")
             continue
         folder = Path("working_data/pythons", Path(name).name)
         python = folder / "venv/bin/python"
-        print(f"{name}: see {folder}/log", flush=True)
+        say(f"{name}: see {folder}/log")
         if not python.exists():
             run([name, "-m", "venv", folder / "venv"])
         run([python, "-m", "pip", "install", "--quiet", "-r", "requirements.txt"])
         versions = "; ".join(f"print('  {each}', {each}.__version__)" for each in PACKAGES)
         run([python, "-c", f"import {', '.join(PACKAGES)}; {versions}"])
         tables[name] = run_study(python, folder)
-        print(f"  tables {tables[name]}")
+        say(f"  tables {tables[name]}")
+    if not tables:
+        sys.exit(f"error: none of {', '.join(pythons)} is installed; name one that is")
     same = len(set(tables.values())) == 1
-    print("same tables" if same else "DIFFERENT TABLES")
+    say("same tables" if same else "DIFFERENT TABLES")
     return 0 if same else 1
 
 

@@ -4,7 +4,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from commands import run
+from commands import run, say
 
 FOLDER = Path("working_data/demo")
 RESULTS = FOLDER / "results"
@@ -57,6 +57,5 @@ others = [RESULTS / name for name in (*OTHERS, *EFFORTS)]
 others += [RESULTS / name / "paper" for name in BASELINES]
 make_report = [sys.executable, "make_report.py", "-r", RESULTS / "paper", *PATIENTS]
 run([*make_report, "--compare", *others])
-print("Open that report, and these pictures:")
-for picture in sorted(FOLDER.glob("debug/**/slice_18_*.png")):
-    print(f"  {picture}")
+pictures = sorted(FOLDER.glob("debug/**/slice_18_*.png"))
+say("Open that report, and these pictures:", *(f"  {picture}" for picture in pictures))

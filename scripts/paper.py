@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from commands import run
+from commands import run, say
 
 # Volume, slice, prompt protocols, and what is drawn over the slice.
 EVERYTHING = "mask,contours,points,box"
@@ -17,6 +17,8 @@ FIGURES = {
     "figure_5": [("coronacases_001", 177, "centroid_points,points,no_box,paper", EVERYTHING)],
 }
 
+if not {*sys.argv[1:2]} & {*FIGURES, "figure_3"}:
+    sys.exit("error: run scripts/paper.sh with figure_1 to figure_5; see its --help")
 _, name, *options = sys.argv
 folder = Path("working_data/paper") / name
 if name == "figure_3":
@@ -27,6 +29,5 @@ for volume, index, protocols, layers in FIGURES[name]:
     slice_of = [f"working_data/{kind}_{volume}.npy" for kind in ("image", "masks")]
     chosen = ["-i", slice_of[0], "-m", slice_of[1], "--slice", index, "--prompts", protocols]
     run([*process, *chosen, "--draw", layers, *options])
-print("Open these pictures:")
-for picture in sorted((folder / "debug").rglob("*.png")):
-    print(f"  {picture}")
+pictures = sorted((folder / "debug").rglob("*.png"))
+say("Open these pictures:", *(f"  {picture}" for picture in pictures))

@@ -14,6 +14,7 @@ from sam_lungs.utils.cli import option, parse_options, run_script
 from sam_lungs.utils.download import download
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import atomic_write, read_text, sha256_of
+from sam_lungs.utils.text import count
 
 ARCHIVE = "NLM-MontgomeryCXRSet.zip"
 URL = f"https://openi.nlm.nih.gov/imgs/collections/{ARCHIVE}"
@@ -69,7 +70,8 @@ def fetch(folder: Path = DATASET_FOLDER, mirror: str | None = None) -> None:
     archive = folder / ARCHIVE
     try:
         if not archive.exists() and not all((folder / name).is_file() for name in FILES):
-            download(URL, archive, sha256=None, mirror=mirror)
+            script = "scripts/download_dataset.sh montgomery"
+            download(URL, archive, sha256=None, mirror=mirror, script=script)
         if archive.exists():
             _use(archive)
     except OSError as error:
@@ -98,8 +100,9 @@ def _use(archive: Path) -> None:
         held = set(file.namelist())
         if absent := [name for name in FILES if name not in held]:
             raise InputError(
-                f"{archive}: not the archive of the X-rays, because {absent[0]} is not in it (like"
-                f" {len(absent) - 1} others); delete it and run the same command again"
+                f"{archive}: not the archive of the X-rays, because it lacks"
+                f" {count(len(absent), 'file')}, such as {absent[0]}; delete it and run the same"
+                " command again"
             )
         unpack(file, {folder / name: file.getinfo(name) for name in FILES}, folder, unit="file")
     if not is_recorded:

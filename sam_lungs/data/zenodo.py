@@ -8,9 +8,10 @@ from pathlib import Path
 
 from sam_lungs.data.archives import opened, unpack
 from sam_lungs.utils.cli import option, parse_options, run_script
-from sam_lungs.utils.download import download
+from sam_lungs.utils.download import download, naming_others
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import sha256_of
+from sam_lungs.utils.text import count
 
 RECORD_URL = "https://zenodo.org/record/3757476/files"
 # Name of each archive and of its folder, and the SHA-256 of the archive.
@@ -43,6 +44,7 @@ PAPER_VOLUMES = (
     "radiopaedia_7_85703_0",
 )
 
+SCRIPT = "scripts/download_dataset.sh"
 DATASET_FOLDER = Path(__file__).resolve().parents[2] / "datasets" / "zenodo"
 
 
@@ -69,7 +71,11 @@ def fetch(folder: Path = DATASET_FOLDER, mirror: str | None = None) -> None:
     """
     try:
         for name, sha256 in ARCHIVES.items():
-            _fetch(folder / name, sha256, mirror)
+            others = [
+                _url(each) for each in ARCHIVES if each != name and _is_missing(folder / each)
+            ]
+            with naming_others(others):
+                _fetch(folder / name, sha256, mirror)
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror}); check the path") from error
 
@@ -84,8 +90,8 @@ def main() -> None:
 def _fetch(folder: Path, sha256: str, mirror: str | None) -> None:
     """Download and unpack the archive of `folder` if needed."""
     archive = folder.with_name(f"{folder.name}.zip")
-    if not archive.exists() and _count(folder) != VOLUMES:
-        download(f"{RECORD_URL}/{archive.name}", archive, sha256, mirror=mirror)
+    if _is_missing(folder):
+        download(_url(folder.name), archive, sha256, mirror=mirror, script=SCRIPT)
     if archive.exists():
         held_sha256 = sha256_of(archive)
         if held_sha256 != sha256:
@@ -97,11 +103,20 @@ def _fetch(folder: Path, sha256: str, mirror: str | None) -> None:
             entries = {folder / Path(entry.filename).name: entry for entry in file.infolist()}
             volumes = {path: entry for path, entry in entries.items() if _is_volume(path.name)}
             unpack(file, volumes, folder, unit="volume")
-    if (count := _count(folder)) != VOLUMES:
+    if (found := _count(folder)) != VOLUMES:
         raise InputError(
-            f"{folder}: holds {count} volumes instead of {VOLUMES}; delete it and run the same"
-            " command again"
+            f"{folder}: holds {count(found, 'volume')} instead of {VOLUMES}; delete it and run the"
+            " same command again"
         )
+
+
+def _url(name: str) -> str:
+    return f"{RECORD_URL}/{name}.zip"
+
+
+def _is_missing(folder: Path) -> bool:
+    """Whether neither the archive of a folder nor its volumes are there."""
+    return not folder.with_name(f"{folder.name}.zip").exists() and _count(folder) != VOLUMES
 
 
 def _count(folder: Path) -> int:

@@ -15,7 +15,7 @@ from sam_lungs.segmenters import hub
 from sam_lungs.segmenters.base import BASELINES
 from sam_lungs.segmenters.presets import WITH_WEIGHTS, Original, parse_model, preset_of
 from sam_lungs.utils.cli import option, parse_options, run_script
-from sam_lungs.utils.download import download
+from sam_lungs.utils.download import download, naming_others
 from sam_lungs.utils.errors import InputError, is_out_of_memory
 from sam_lungs.utils.files import check_regular, sha256_of
 
@@ -110,8 +110,9 @@ def fetch(name: str, folder: Path = CHECKPOINTS_FOLDER, mirror: str | None = Non
     if not os.path.exists(path):
         if name == "compact":
             raise InputError(f"{path}: no such file; {remedy}")
+        script = f"scripts/download_model_checkpoints.sh {name}"
         url = f"{checkpoint.url}/{path.name}"
-        download(url, path, checkpoint.sha256, checkpoint.size_bytes, mirror)
+        download(url, path, checkpoint.sha256, checkpoint.size_bytes, mirror, script=script)
     sha256 = sha256_of(path)
     if sha256 != checkpoint.sha256:
         raise InputError(
@@ -119,6 +120,18 @@ def fetch(name: str, folder: Path = CHECKPOINTS_FOLDER, mirror: str | None = Non
             " it is with --checkpoint"
         )
     return path
+
+
+def missing_source(name: str, folder: Path = CHECKPOINTS_FOLDER) -> str | None:
+    """Return where a model's weights are published; None if they are in `folder`."""
+    checkpoint, preset = published_file(name), preset_of(name)
+    if checkpoint is not None:
+        path, url = folder / checkpoint.file_name, f"{checkpoint.url}/{checkpoint.file_name}"
+    else:
+        path = hub.folder_of(name, preset, folder)
+        url = f"https://huggingface.co/{preset.repository}"
+    # The compact model comes with the code.
+    return None if path.exists() or name == "compact" else url
 
 
 def load_sam(name: str, path: Path) -> "Sam":
@@ -264,7 +277,9 @@ def main() -> None:
         prog="python -m sam_lungs.segmenters.checkpoints",
     )
     for name in options.names:
-        print(f"{name}: {fetch(name, mirror=options.mirror)}")
+        others = [missing_source(each) for each in options.names if each != name]
+        with naming_others(filter(None, others)):
+            print(f"{name}: {fetch(name, mirror=options.mirror)}")
 
 
 if __name__ == "__main__":

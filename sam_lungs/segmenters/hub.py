@@ -50,7 +50,7 @@ def fetch(name: str, preset: Preset, checkpoints_folder: Path) -> Path:
 
     repository, (stem, _, revision) = preset.repository, folder.name.partition("@")
     hub = HfApi(endpoint=os.environ.get("HF_ENDPOINT", "").rstrip("/") or None)
-    with _one_line(repository, revision):
+    with _one_line(repository, revision, checkpoints_folder):
         info = hub.model_info(repository, revision=revision or None, files_metadata=True)
     listed = {
         each.rfilename: each.lfs
@@ -66,7 +66,7 @@ def fetch(name: str, preset: Preset, checkpoints_folder: Path) -> Path:
         print(f"{name}: no revision is fixed; this and later runs use {info.sha}")
     folder = checkpoints_folder / f"{stem}@{info.sha}"
     part = folder.with_name(f"{folder.name}.part")
-    with _one_line(repository, revision):
+    with _one_line(repository, revision, checkpoints_folder):
         checkpoints_folder.mkdir(parents=True, exist_ok=True)
         with locked(part):
             if not folder.exists():  # another process may have fetched it
@@ -120,7 +120,7 @@ def require(package: str, wanted_by: object) -> None:
 
 
 @contextmanager
-def _one_line(repository: str, revision: str | None) -> Iterator[None]:
+def _one_line(repository: str, revision: str | None, folder: Path) -> Iterator[None]:
     """Turn every error of `huggingface_hub` into a one-line `InputError`."""
     from huggingface_hub import errors
 
@@ -146,5 +146,7 @@ def _one_line(repository: str, revision: str | None) -> Iterator[None]:
         reason = " ".join(str(error).split())
         raise InputError(
             f"{repository}: cannot be fetched ({reason:.120}); run the same command again to"
-            " resume, or run it on a machine with network and copy its checkpoints folder"
+            " resume, or set HF_ENDPOINT to the URL of a mirror of https://huggingface.co, or run"
+            " it on a machine with network and copy what it adds to its checkpoints folder to"
+            f" {folder}"
         ) from error

@@ -30,7 +30,7 @@ class Patients(NamedTuple):
 class PatientOptions:
     """The options of a script that joins results."""
 
-    patients: str | None = option(
+    patients: str | Path | None = option(
         "the patient of each volume, in place of run.json: a CSV file with the columns"
         " image,patient[,subset], or a regular expression on the volume's name whose first group is"
         " the patient",

@@ -1,11 +1,11 @@
 """Command lines: options from the fields of a dataclass, one-line errors, exit statuses.
 
-Exit statuses: 0 success, 1 bad input or a mistake on the command line, 130 Ctrl-C, 141 closed
-output, 143 SIGTERM.
+Exit statuses: 0 success; 1 bad input, a mistake on the command line, or a standard output that
+cannot be written; 130 Ctrl-C; 143 SIGTERM. A reader that ends early (`| head`), a closed output,
+and a standard error that cannot be written change nothing: the status is that of the work.
 """
 
 import argparse
-import difflib
 import os
 import re
 import signal
@@ -14,13 +14,22 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, Field, field, fields
 from functools import partial, wraps
+from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import sam_lungs
+from sam_lungs.utils.config_file import config_words
 from sam_lungs.utils.errors import InputError, is_out_of_memory, report
+from sam_lungs.utils.output import lost_output, protect_output
+from sam_lungs.utils.parser import Parser, takes_several
 
 T = TypeVar("T")
+
+CONFIG_HELP = (
+    "YAML file with options by their names, as model: vit_b; the command line overrules it"
+    " (docs/running.md)"
+)
 
 
 def run_script(main: Callable[[], int | None], resume: str = "run the same command again") -> None:
@@ -29,27 +38,49 @@ def run_script(main: Callable[[], int | None], resume: str = "run the same comma
     resume: printed after SIGINT and SIGTERM: how to resume.
 
     `InputError` and too little memory give one line on standard error and exit status 1. SIGINT
-    (Ctrl-C), SIGTERM and a closed output end the process immediately, without clean-up: all files
-    are crash-safe.
+    (Ctrl-C) and SIGTERM end the process immediately, without clean-up: all files are crash-safe.
+    Printing never ends it, see `output.protect_output`. When standard output cannot be written, as
+    on a full disk, the work goes on to its end; then there is one line, and status 1.
     """
+    protect_output()
     for number in (signal.SIGINT, signal.SIGTERM):
         # A signal that the caller ignores stays ignored.
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, partial(_interrupt, resume))
     try:
         status = main()
-        print(end="", flush=True)
-        sys.exit(status)
-    except BrokenPipeError:  # the reader of the output has ended, as with `| head`
-        os._exit(128 + signal.SIGPIPE)
+    except SystemExit as ended:  # of --help and --version
+        status = ended.code
     except InputError as error:
         report(error)
-        sys.exit(1)
+        status = 1
+    except UnicodeEncodeError as error:
+        # In a table or a page. Python has a surrogate for a byte that is not UTF-8.
+        if not "\ud800" <= error.object[error.start] <= "\udfff":
+            raise
+        report(InputError(f"{_word_of(error)}: its name is not UTF-8; rename it"))
+        status = 1
     except Exception as error:
         if not is_out_of_memory(error):
             raise
         report(InputError("too little memory; close other programs, or use a larger machine"))
-        sys.exit(1)
+        status = 1
+    if lost := lost_output():
+        report(
+            InputError(
+                f"standard output: cannot be written ({lost.strerror}), so part of it is missing,"
+                " but no file is; send it elsewhere and run the same command again"
+            )
+        )
+        status = status or 1
+    sys.exit(status)
+
+
+def _word_of(error: UnicodeEncodeError) -> str:
+    """Return the word in a text that cannot be encoded."""
+    before, after = error.object[: error.start], error.object[error.start :]
+    edge = r"""\s"'<>,:"""
+    return re.search(f"[^{edge}]*$", before)[0] + re.match(f"[^{edge}]*", after)[0]
 
 
 def _interrupt(resume: str, number: int, _frame: FrameType | None) -> None:
@@ -59,36 +90,6 @@ def _interrupt(resume: str, number: int, _frame: FrameType | None) -> None:
         os.write(2, f"\ninterrupted: finished work is kept; to resume, {resume}\n".encode())
     # Not sys.exit, which waits for running threads.
     os._exit(128 + number)
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse, but a mistake raises `InputError`, and names may have `-` in place of `_`."""
-
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:
-        args = [_with_underscores(text) for text in (sys.argv[1:] if args is None else args)]
-        return super().parse_known_args(args, namespace)
-
-    def _check_value(self, action: argparse.Action, value: object) -> None:
-        # Without a positional argument, Python 3.11 checks the empty list against the choices.
-        if value != []:
-            super()._check_value(action, value)
-
-    def error(self, message: str) -> None:
-        """Raise `InputError`; for an unknown option, suggest the most similar one."""
-        unknown = re.fullmatch(r"unrecognized arguments: (-\S+).*", message, re.DOTALL)
-        if unknown:
-            name = unknown[1].partition("=")[0]
-            nearest = difflib.get_close_matches(name, self._option_string_actions, 1)
-            hint = f"did you mean {nearest[0]}?" if nearest else "--help lists the options"
-            raise InputError(f"unknown option {name}; {hint}")
-        raise InputError(f"{' '.join(message.split())}; see --help")
-
-
-def _with_underscores(text: str) -> str:
-    if not text.startswith("--"):
-        return text
-    name, equals, value = text[2:].partition("=")
-    return f"--{name.replace('-', '_')}{equals}{value}"
 
 
 def option(
@@ -125,30 +126,44 @@ def parse_options(
 ) -> T:
     """Parse the command line into an instance of a dataclass whose fields are `option`s.
 
+    Values that are not there are taken from the file of `--config`, if that is given.
+
     example: a command line that works, shown at the end of `--help`. prog: the program's name in
         `--help`, for a module that is run with `python -m`.
 
-    Raises `InputError` for a mistake on the command line.
+    Raises `InputError` for a mistake on the command line or in the file of `--config`.
     """
-    parser = _Parser(
-        prog=prog,
-        description=description,
-        epilog=f"example:\n  {example}",
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    # Otherwise argparse treats the value in `--window -650,1500` as an option.
-    parser._negative_number_matcher = re.compile(r"-\.?\d.*$")
+    words = sys.argv[1:]
+    # What is required may be in the file.
+    has_config = any(word.partition("=")[0] == "--config" for word in words)
+    parser = Parser(prog=prog, description=description, epilog=f"example:\n  {example}")
     parser.add_argument("--version", action="version", version=sam_lungs.__version__)
+    parser.add_argument("--config", type=Path, metavar="FILE", help=CONFIG_HELP)
     groups, hints = {}, get_type_hints(options_class)
     for each in fields(options_class):
         name = each.metadata["group"]
         if name not in groups:
             groups[name] = parser.add_argument_group(name)
-        _add_option(groups[name], each, hints[each.name])
-    values = vars(parser.parse_args())
-    # An empty list is a positional argument that was not given; the field's default is used.
-    return options_class(**{name: value for name, value in values.items() if value != []})
+        is_required = each.default is MISSING and not has_config
+        _add_option(groups[name], each, hints[each.name], is_required)
+    values = parser.values(words)
+    config = values.pop("config", None)
+    if config:
+        values = _config_values(config, options_class, parser) | values
+    for each in fields(options_class):
+        if each.default is MISSING and each.name not in values:
+            raise InputError(f"{config}: has no {each.name}; add it, or give --{each.name}")
+    return options_class(**values)
+
+
+def _config_values(path: Path, options_class: type, parser: Parser) -> dict[str, Any]:
+    values = {}
+    for words in config_words(path, options_class):
+        try:
+            values |= parser.values(words)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+    return values
 
 
 def option_names(each: Field) -> list[str]:
@@ -170,39 +185,41 @@ def shown_default(each: Field) -> str | None:
     return str(each.default)
 
 
-def _add_option(group: argparse._ArgumentGroup, each: Field, hint: object) -> None:
+def _add_option(
+    group: argparse._ArgumentGroup, each: Field, hint: object, is_required: bool
+) -> None:
     metadata, names, shown = each.metadata, option_names(each), shown_default(each)
     help = metadata["help"] + (f" (default: {shown})" if shown else "")
     if isinstance(each.default, bool):
         on = [name for name in names if not name.startswith("--no_")]
-        group.add_argument(*on, action="store_true", default=each.default, help=help)
-        if each.default:
-            off = {"dest": each.name, "help": f"turn --{each.name} off"}
-            group.add_argument(names[-1], action="store_false", **off)
+        group.add_argument(*on, action="store_true", help=help)
+        # To overrule a config file, also for a switch that is off by default.
+        help = f"turn --{each.name} off" if each.default else argparse.SUPPRESS
+        group.add_argument(f"--no_{each.name}", action="store_false", dest=each.name, help=help)
         return
-    several = get_origin(hint) in (list, Sequence)
-    arguments = {"nargs": "*"}
+    arguments = {"nargs": "*", "default": None}
     if not metadata["positional"]:
-        is_required = each.default is MISSING
-        arguments = {"required": is_required, "nargs": "+" if several else None}
-        arguments["default"] = None if is_required else each.default
+        arguments = {"required": is_required, "nargs": "+" if takes_several(hint) else None}
+    prefix = "" if metadata["positional"] else f"--{each.name} "
     inner = next((each for each in get_args(hint) if each is not type(None)), hint)
     group.add_argument(
         *names,
         **arguments,
-        type=_named_parser(each.name, metadata["parse"] or inner),
+        type=_named_parser(prefix, metadata["parse"]) if metadata["parse"] else inner,
         choices=metadata["choices"],
         metavar=metadata["metavar"],
         help=help,
     )
 
 
-def _named_parser(name: str, parse: Callable[[str], object]) -> Callable[[str], object]:
+def _named_parser(prefix: str, parse: Callable[[str], object]) -> Callable[[str], object]:
     @wraps(parse, updated=())  # argparse shows the name: "invalid int value"
     def parse_value(text: str) -> object:
         try:
-            return parse(text)
+            if text.endswith(","):
+                raise InputError("leave no space after a comma")
+            return parse(re.sub(r"\s*,\s*", ",", text))
         except InputError as error:
-            raise InputError(f"--{name} {text}: {error}") from None
+            raise InputError(f"{prefix}{text}: {error}") from None
 
     return parse_value

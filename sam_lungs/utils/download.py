@@ -5,7 +5,7 @@ The hosts are those in `HOSTS`, also after redirects, and a mirror that the user
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
@@ -33,12 +33,15 @@ def download(
     sha256: str | None,
     size_bytes: int | None = None,
     mirror: str | None = None,
+    *,
+    script: str,
 ) -> None:
     """Download a published file to `path`; return at once if `path` exists.
 
     sha256: in lower-case hexadecimal; None if the publisher names none, then the caller must check
         the file. size_bytes: None if unknown, then at most `MAX_BYTES`.
     mirror: URL of a folder on another server to download the file from, http or https.
+    script: the command that takes `--mirror`, for messages.
 
     The received bytes are kept in a `.part` file beside `path`. An interrupted download is resumed
     by the next call. The file is moved to `path` if its SHA-256 is right, and is deleted otherwise.
@@ -51,7 +54,10 @@ def download(
         url = f"{mirror.rstrip('/')}/{path.name}"
     _check_source(url, mirror)
     part = path.with_name(f"{path.name}.part")
-    remedy = f"try again later, or put {path.name} into {path.parent} by hand"
+    remedy = (
+        f"try again later, or take another server with: {script} --mirror URL, or put {path.name}"
+        f" into {path.parent} by hand and run the same command again"
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(part):
@@ -73,6 +79,16 @@ def download(
             f"{part}: cannot be written ({error.strerror or error}); free some space or check its"
             " folder, then run the same command again to resume"
         ) from error
+
+
+@contextmanager
+def naming_others(urls: Iterable[str]) -> Iterator[None]:
+    """Add to an `InputError` where to get the other files that are missing."""
+    try:
+        yield
+    except InputError as error:
+        others = ", ".join(urls)
+        raise InputError(f"{error}; also missing: {others}" if others else str(error)) from error
 
 
 def _check_source(url: str, mirror: str | None) -> None:
@@ -164,7 +180,9 @@ def _complete(
                 # No bytes follow. The hash decides whether the file is complete.
                 if held and error.code == 416:
                     return
-            reason = " ".join(str(error).split())  # in one line
+            # Of a URLError the reason alone, without "<urlopen error ...>"; in one line.
+            cause = error if isinstance(error, HTTPError) else getattr(error, "reason", error)
+            reason = " ".join(str(cause).split())
             raise InputError(f"{url}: cannot be downloaded ({reason}); {remedy}") from error
 
         with response:

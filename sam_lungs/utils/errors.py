@@ -15,7 +15,8 @@ class InputError(Exception):
 
 def report(error: InputError) -> None:
     """Print the error on standard error, in one line."""
-    print(f"error: {error}", file=sys.stderr)
+    message = str(error).replace("\n", "\\n")  # of a file name
+    print(f"error: {message}", file=sys.stderr)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -195,11 +195,12 @@ def test_a_download_of_a_different_archive_is_deleted(zenodo, folder):
     assert files_in(folder) == {}
 
 
-@pytest.mark.parametrize("count", [0, 19, 21])
-def test_a_different_number_of_volumes_in_the_archive_is_refused(zenodo, folder, count):
-    zenodo.publish(MASKS, zip_of([f"volume_{number:03}.nii.gz" for number in range(count)]))
+@pytest.mark.parametrize("held", ["0 volumes", "1 volume", "19 volumes", "21 volumes"])
+def test_a_different_number_of_volumes_in_the_archive_is_refused(zenodo, folder, held):
+    number = int(held.split()[0])
+    zenodo.publish(MASKS, zip_of([f"volume_{each:03}.nii.gz" for each in range(number)]))
     message = error_of(fetch, folder, zenodo.url)
-    assert message.startswith(f"{folder / MASKS}: holds {count} volumes instead of 20; delete it")
+    assert message.startswith(f"{folder / MASKS}: holds {held} instead of 20; delete it")
 
 
 def test_an_entry_outside_the_folder_is_unpacked_into_it(zenodo, folder):
@@ -222,6 +223,9 @@ def test_without_a_network_the_error_names_the_file_to_copy_and_its_folder(zenod
     message = error_of(fetch, folder, zenodo.url)
     assert message.startswith(f"{zenodo.url}/{IMAGES}.zip: cannot be downloaded")
     assert f"put {IMAGES}.zip into {folder} by hand" in message
+    assert message.endswith(f"; also missing: {dataset.RECORD_URL}/{MASKS}.zip")
+    (folder / f"{MASKS}.zip").touch()
+    assert "also missing" not in error_of(fetch, folder, zenodo.url)
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, Path.touch])
@@ -248,6 +252,8 @@ def test_without_a_network_the_command_fails_in_one_line(run_command, tmp_path):
     (line,) = ended.stderr.splitlines()
     assert line.startswith(f"error: {dataset.RECORD_URL}/{IMAGES}.zip: cannot be downloaded")
     assert f"put {IMAGES}.zip into {tmp_path / 'datasets' / 'zenodo'} by hand" in line
+    assert "scripts/download_dataset.sh --mirror URL" in line
+    assert line.endswith(f"; also missing: {dataset.RECORD_URL}/{MASKS}.zip")
 
 
 def test_the_command_checks_the_files_of_a_mirror(run_command, zenodo, folder):

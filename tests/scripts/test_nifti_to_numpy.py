@@ -164,7 +164,7 @@ def test_several_volumes_are_converted_in_order_and_a_broken_one_is_reported(run
 
 def test_different_numbers_of_volumes_and_arrays_are_refused(run, nifti, tmp_path):
     output = tmp_path / "image.npy"
-    assert_refused(run(SCRIPT, "-i", nifti, nifti, "-o", output), "2 volumes but 1")
+    assert_refused(run(SCRIPT, "-i", nifti, nifti, "-o", output), "2 volumes but 1 array;")
     assert_refused(run(SCRIPT, "-i", nifti, nifti, "-o", output, output), "two volumes")
     assert_refused(run(SCRIPT, "-i", nifti, "-o", tmp_path / "...npy"), "rename")
     assert list(tmp_path.iterdir()) == [nifti]

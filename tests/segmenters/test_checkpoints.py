@@ -132,16 +132,27 @@ def run_command(run_copied):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "first"),
-    [([], "vit_l"), (["vit_b"], "vit_b"), (["vit_l"], "vit_l"), (["vit_h", "vit_b"], "vit_h")],
+    ("arguments", "first", "others"),
+    [
+        ([], "vit_l", []),
+        (
+            ["vit_h", "vit_b", "compact", "edgetam"],
+            "vit_h",
+            [f"{URL}/{FILE_NAME}", "https://huggingface.co/yonigozlan/EdgeTAM-hf"],
+        ),
+    ],
 )
-def test_the_command_without_network_fails_in_one_line(run_command, tmp_path, arguments, first):
+def test_the_command_without_network_names_all_files_in_one_line(
+    run_command, tmp_path, arguments, first, others
+):
     ended = run_command(*arguments)
     assert ended.returncode == 1
     assert ended.stdout == ""
     (line,) = ended.stderr.splitlines()
     assert line.startswith(f"error: {URL}/{CHECKPOINTS[first].file_name}: cannot be downloaded")
     assert f"put {CHECKPOINTS[first].file_name} into {tmp_path / 'checkpoints'} by hand" in line
+    assert f"scripts/download_model_checkpoints.sh {first} --mirror URL" in line
+    assert line.partition("; also missing: ")[2] == ", ".join(others)
 
 
 def test_the_command_downloads_from_a_mirror(server, run_command):
@@ -156,7 +167,7 @@ def test_the_command_refuses_an_unknown_name(run_command, tmp_path):
     ended = run_command("vit_b", "vit_x")
     assert ended.returncode == 1
     (line,) = ended.stderr.splitlines()
-    assert line.startswith("error: --names vit_x: unknown model; the models are vit_b, vit_l, ")
+    assert line.startswith("error: vit_x: unknown model; the models are vit_b, vit_l, ")
     assert not (tmp_path / "checkpoints").exists()
 
 

@@ -137,6 +137,8 @@ def test_without_network(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     message = error_of(hub.fetch, NAME, PINNED, tmp_path)
     assert message.startswith(f"{REPOSITORY}: cannot be fetched (")
+    assert "HF_ENDPOINT" in message
+    assert message.endswith(f"copy what it adds to its checkpoints folder to {tmp_path}")
     assert "run it on a machine with network" in message
 
 

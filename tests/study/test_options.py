@@ -253,7 +253,7 @@ def test_the_negative_option_takes_a_name_or_points(monkeypatch):
     points = parsed("--negative", "330,252", "0,7", "--no_box")
     assert points == PromptProtocol(negative=((330, 252), (0, 7)), box=False)
     assert parsed("--negative", "5,6").negative == ((5, 6),)
-    for text in ("center", "1", "-1,2", "1,2,3", "1.5,2", "1, 2", "9999999999,1"):
+    for text in ("center", "1", "-1,2", "1,2,3", "1.5,2", "1 2", "9999999999,1"):
         with pytest.raises(
             InputError, match="give box_center, none, slice_center, or pixels as ROW,COLUMN"
         ):

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from urllib.request import Request
 
@@ -53,6 +54,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "a folder"
 
 
+download_it = partial(download, script="scripts/get.sh")
+
+
 def sha256_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -63,7 +67,7 @@ def get(request, server, folder):
 
     def get(content: bytes = CONTENT, mirror: str | None = server.url, url: str = OFFICIAL) -> None:
         size = len(content) if request.param else None
-        download(url, folder / NAME, sha256_of(content), size, mirror)
+        download_it(url, folder / NAME, sha256_of(content), size, mirror)
 
     get.size_known = request.param
     return get
@@ -97,7 +101,7 @@ def test_progress_is_shown_in_megabytes(server, folder, capsys):
     content = bytes(3_500_000)
     server.files[NAME] = content
     leave_part(folder, content[:1_200_000])
-    download(OFFICIAL, folder / NAME, sha256_of(content), len(content), server.url)
+    download_it(OFFICIAL, folder / NAME, sha256_of(content), len(content), server.url)
     streams = capsys.readouterr()
     assert streams.out == ""
     assert streams.err == f"{NAME}: 3 of 3 megabytes, 0 s left\n"
@@ -165,7 +169,7 @@ def test_an_answer_of_another_length_does_not_change_the_part(server, folder, co
     server.files[NAME] = content
     server.answer = ignores_range
     target = folder / NAME
-    message = error_of(download, OFFICIAL, target, sha256_of(CONTENT), len(CONTENT), server.url)
+    message = error_of(download_it, OFFICIAL, target, sha256_of(CONTENT), len(CONTENT), server.url)
     assert f"the server offers {len(content):,} bytes instead of 300,000" in message
     assert files_in(folder) == {PART: CONTENT[:HALF]}
 
@@ -202,7 +206,7 @@ def test_an_endless_answer_is_cut_at_the_limit(server, folder, monkeypatch, get)
 @pytest.mark.parametrize("size", [None, len(CONTENT)])
 def test_a_file_with_a_huge_announced_size_is_refused(server, folder, size):
     server.answer = lambda request: request.start(200, 1 << 40)
-    message = error_of(download, OFFICIAL, folder / NAME, sha256_of(CONTENT), size, server.url)
+    message = error_of(download_it, OFFICIAL, folder / NAME, sha256_of(CONTENT), size, server.url)
     assert "the server offers 1,099,511,627,776 bytes instead of" in message
     assert files_in(folder) == {}
 
@@ -285,8 +289,9 @@ from pathlib import Path
 from sam_lungs.utils import download as downloads
 from sam_lungs.utils.cli import run_script
 {before}
-url, sha256, size, mirror = {arguments!r}
-run_script(lambda: downloads.download(url, Path({str(folder / NAME)!r}), sha256, size, mirror))
+url, *rest = {arguments!r}
+path = Path({str(folder / NAME)!r})
+run_script(lambda: downloads.download(url, path, *rest, script=""))
 """
         return subprocess.Popen(
             [sys.executable, "-c", code],
@@ -547,6 +552,43 @@ def test_a_refused_connection_is_an_error(folder, get):
         message = error_of(get, mirror=mirror)
     assert message.startswith(f"{mirror}/{NAME}: cannot be downloaded")
     assert f"{NAME} into {folder} by hand" in message
+    assert files_in(folder) == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("no name", "Name or service not known"),
+        ("proxy refuses", "Tunnel connection failed: 403 Forbidden"),
+        ("no proxy", "Connection refused"),
+        ("silent", "timed out"),
+    ],
+)
+def test_without_a_network_the_error_says_where_the_file_is_and_where_it_belongs(
+    server, folder, get, monkeypatch, kind, reason
+):
+    mirror, waiting = None, threading.Event()
+    if kind == "no name":
+
+        def fail(*_args):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+        monkeypatch.setattr(socket, "getaddrinfo", fail)
+    elif kind == "silent":
+        monkeypatch.setattr(downloads, "TIMEOUT_SECONDS", 0.1)
+        mirror, server.answer = server.url, lambda _request: waiting.wait(10)
+    else:
+        port = server.server_port if kind == "proxy refuses" else 9
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{port}")
+        monkeypatch.delenv("no_proxy")
+        monkeypatch.setattr(Handler, "do_CONNECT", answers(403), raising=False)
+    message = error_of(get, mirror=mirror)
+    waiting.set()
+    url = f"{server.url}/{NAME}" if mirror else OFFICIAL
+    assert message.startswith(f"{url}: cannot be downloaded (")
+    assert message.partition("(")[2].partition(")")[0].endswith(reason)
+    assert "scripts/get.sh --mirror URL" in message
+    assert f"put {NAME} into {folder} by hand" in message
     assert files_in(folder) == {}
 
 
