@@ -13,6 +13,7 @@ interruption or a kill, run the same command again to resume. docs/exploring.md 
 from sam_lungs.study.explore.options import ExploreOptions
 from sam_lungs.study.layout import study_folder
 from sam_lungs.utils.cli import parse_options, run_script
+from sam_lungs.utils.waiting import waiting
 
 EXAMPLE = """python explore_prompts.py map -i working_data/image_coronacases_001.npy \\
       -m working_data/masks_coronacases_001.npy --slice 122 --debug"""
@@ -25,8 +26,9 @@ def main() -> int:
         EXAMPLE,
     )
     # Imported here, because torch takes seconds to import and --help does not need it.
-    from sam_lungs.study.explore.run import explore_study
-    from sam_lungs.study.process import IN_USE, say_no_report
+    with waiting("loading PyTorch"):
+        from sam_lungs.study.explore.run import explore_study
+        from sam_lungs.study.process import IN_USE, say_no_report
 
     status = explore_study(options)
     # The tables of a study are of all its cases.

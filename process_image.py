@@ -13,6 +13,7 @@ an interruption or a kill, run the same command again to resume.
 from sam_lungs.study.layout import study_folder
 from sam_lungs.study.options import Options
 from sam_lungs.utils.cli import parse_options, run_script
+from sam_lungs.utils.waiting import waiting
 
 EXAMPLE = """python process_image.py -i working_data/image_coronacases_001.npy \\
       -m working_data/masks_coronacases_001.npy --slice 122 --debug"""
@@ -26,9 +27,10 @@ def main() -> int:
         EXAMPLE,
     )
     # Imported here, because torch takes seconds to import and --help does not need it.
-    from sam_lungs.study.dry_run import check_study
-    from sam_lungs.study.process import IN_USE, say_no_report
-    from sam_lungs.study.run import run_study
+    with waiting("loading PyTorch"):
+        from sam_lungs.study.dry_run import check_study
+        from sam_lungs.study.process import IN_USE, say_no_report
+        from sam_lungs.study.run import run_study
 
     if options.dry_run:
         return check_study(options)

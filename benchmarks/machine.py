@@ -6,6 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +31,19 @@ def seconds_of(function: Callable[[], object], device: torch.device) -> float:
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Return floating-point operations per second of the fastest of 5 large matrix products."""
-    size = 8192 if device.type == "cuda" else 4096
-    one, other = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    torch.mm(one, other)
-    return 2 * size**3 / min(seconds_of(lambda: torch.mm(one, other), device) for _ in range(5))
+    """Return floating-point operations per second of the fastest of 5 large matrix products.
+
+    Sizes are doubled until a product takes 0.1 s: without instructions for `dtype`, a processor
+    takes minutes for one that is a second in float32.
+    """
+    largest = 8192 if device.type == "cuda" else 4096
+    size, seconds = 128, 0.0
+    while seconds < 0.1 and size < largest:
+        size *= 2
+        one, other = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        torch.mm(one, other)
+        seconds = min(seconds_of(partial(torch.mm, one, other), device) for _ in range(5))
+    return 2 * size**3 / seconds
 
 
 def peak_memory_gb(usage: resource.struct_rusage) -> float:

@@ -22,6 +22,11 @@ from segment_anything.modeling import (
     TwoWayTransformer,
 )
 
+from sam_lungs.utils import waiting
+
+# Tests check standard error, also on a slow machine.
+waiting.SECONDS = 600
+
 # Chosen with `scripts/test.sh --hypothesis-profile=nightly`.
 UNHURRIED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("normal", max_examples=200, **UNHURRIED)

@@ -25,6 +25,8 @@ from pathlib import Path
 
 from hypothesis import settings
 
+from sam_lungs.utils import waiting
+
 ROOT = Path(__file__).resolve().parent.parent
 FAULTS = ("kill", "half", "full_disk")
 # Keys of run.json that depend on the time.
@@ -189,6 +191,7 @@ def _run(
     warnings.simplefilter("ignore", ResourceWarning)
     count_writes = _inject(*fault) if fault else None
     sys.argv = arguments
+    waiting.SECONDS = 600  # tests check standard error, also on a slow machine
     try:
         runpy.run_path(arguments[0], run_name="__main__")
     finally:

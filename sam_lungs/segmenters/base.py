@@ -27,6 +27,10 @@ MASK_CHOICES = ("model", "token0", "best_score")
 PREPROCESSINGS = ("common", "native")
 
 
+class NotFiniteError(InputError):
+    """A model computed NaN or infinity. Nothing of the slice may be recorded."""
+
+
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """mask: (rows, columns) bool. predicted_iou: the model's estimate of the mask's Jaccard index,
@@ -83,7 +87,10 @@ class Segmenter(Protocol):
         """
 
     def encode(self, pictures: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Return the embedding of slices that `prepare` returned, all of one shape."""
+        """Return the embedding of slices that `prepare` returned, all of one shape.
+
+        Raises `NotFiniteError` when it has NaN or infinity.
+        """
 
     def decode(
         self,
@@ -99,6 +106,8 @@ class Segmenter(Protocol):
         prompts: one sequence per slice, all of the same length.
         mask_logits: as in an earlier `Decoded` of the same shape, to refine its masks.
         multimask: return the three masks of each prompt instead of one.
+
+        Raises `NotFiniteError` when a model predicts NaN or infinity.
         """
 
     def decode_slice(
@@ -117,7 +126,7 @@ class Segmenter(Protocol):
         embeddings: of the slice, on the device. prompts: at least one; their masks are in memory at
         once. mask_logits: (prompts, h, w) float32, as in an earlier `Decoded` of this method.
 
-        Returns tensors without the dimension of slices.
+        Returns tensors without the dimension of slices. Raises as `decode` does.
         """
 
     def batch_size(self) -> int:

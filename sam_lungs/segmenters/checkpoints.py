@@ -142,12 +142,9 @@ def load_sam(name: str, path: Path) -> "Sam":
     The model is in float32 on the CPU, in evaluation mode, and without gradients.
 
     Raises `InputError` when the file cannot be read, is damaged, or does not hold exactly the
-    parameters of this architecture, and when there is too little memory.
+    parameters of this architecture, or NaN or infinity, and when there is too little memory.
     """
     import torch
-    from segment_anything import sam_model_registry
-
-    from sam_lungs.segmenters.sam_compact import build_compact
 
     with loading(path):
         weights, content = read_weights(path)
@@ -161,8 +158,7 @@ def load_sam(name: str, path: Path) -> "Sam":
             )
         if held != [name]:
             raise InputError(f"{path}: holds {held[0]} weights, not {name}; use --model {held[0]}")
-        with torch.device("meta"):  # without time and memory for random weights
-            sam = build_compact() if name == "compact" else sam_model_registry[name]()
+        sam = _empty_sam(name)
         expected = {key: tuple(weight.shape) for key, weight in sam.state_dict().items()}
         wrong = sorted({key for key, _ in shapes.items() ^ expected.items()})
         if wrong:
@@ -172,8 +168,34 @@ def load_sam(name: str, path: Path) -> "Sam":
             )
         # Copies, because the tensors of the file are memory-mapped.
         weights = {key: each.to(torch.float32, copy=True) for key, each in weights.items()}
+        check_finite(weights, path)
         sam.load_state_dict(weights, assign=True)
     return sam.eval().requires_grad_(False)
+
+
+def untrained_sam(name: str) -> "Sam":
+    """Return SAM of the architecture `name` as `load_sam` does, with random weights of one seed."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    sam = _empty_sam(name)
+    weights = {
+        key: torch.empty(weight.shape).uniform_(-0.02, 0.02, generator=generator)
+        for key, weight in sam.state_dict().items()
+    }
+    sam.load_state_dict(weights, assign=True)
+    return sam.eval().requires_grad_(False)
+
+
+def _empty_sam(name: str) -> "Sam":
+    """Return SAM of an architecture without weights, which take time and memory."""
+    import torch
+    from segment_anything import sam_model_registry
+
+    from sam_lungs.segmenters.sam_compact import build_compact
+
+    with torch.device("meta"):
+        return build_compact() if name == "compact" else sam_model_registry[name]()
 
 
 def read_weights(path: Path) -> "tuple[dict[str, torch.Tensor], str]":
@@ -224,6 +246,18 @@ def read_weights(path: Path) -> "tuple[dict[str, torch.Tensor], str]":
             break
     held = ", ".join(f"{parent}{key}"[:40] for key in list(items)[:5]) + ", ..." * (len(items) > 5)
     return weights, repr(held)[1:-1] or "an empty dictionary"
+
+
+def check_finite(weights: "dict[str, torch.Tensor]", path: Path) -> None:
+    """Raise `InputError` when a floating-point tensor has NaN or infinity."""
+    from sam_lungs.segmenters.finite import all_finite
+
+    floating = {name: each for name, each in weights.items() if each.is_floating_point()}
+    if wrong := [name for name, each in floating.items() if not all_finite([each])]:
+        raise InputError(
+            f"{path}: {len(wrong)} of {len(weights)} parameters have NaN or infinity, such as"
+            f" {wrong[0]!r:.80}; they are damaged, or their training failed: use other weights"
+        )
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sam_lungs.segmenters.base import NotFiniteError
+from sam_lungs.segmenters.finite import all_finite
 from sam_lungs.utils.files import atomic_write
 
 
@@ -16,7 +18,8 @@ class EmbeddingStore:
     """The embeddings of one volume: a folder with one .npz file per slice.
 
     Each file also holds a signature: everything that the embedding depends on, including a hash of
-    the slice's voxels. A file that is missing, damaged, or has another signature is a cache miss.
+    the slice's voxels. A file that is missing, damaged, or has another signature or numbers that
+    are not finite, is a cache miss.
 
     folder: created when the first slice is saved.
     identity: of the segmenter, see `base.Segmenter`; its family, weights' hashes, preprocessing and
@@ -46,7 +49,8 @@ class EmbeddingStore:
                     return None
                 # A damaged zip file may have fewer arrays than were saved.
                 numbers = range(arrays["tensors"].item())
-                return tuple(torch.from_numpy(arrays[f"embedding_{n}"]).float() for n in numbers)
+                kept = tuple(torch.from_numpy(arrays[f"embedding_{n}"]).float() for n in numbers)
+                return kept if all_finite(kept) else None
         except Exception:  # a damaged file raises almost any type
             return None
 
@@ -64,8 +68,17 @@ class EmbeddingStore:
             np.savez(temporary, **arrays)
 
     def round(self, embedding: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        """Return the embedding as `load` returns it: a cache miss must give the same results."""
-        return tuple(tensor.to(self._dtype).float() for tensor in embedding)
+        """Return the embedding as `load` returns it: a cache miss must give the same results.
+
+        embedding: finite. Raises `NotFiniteError` when it is too large for its precision on disk.
+        """
+        rounded = tuple(tensor.to(self._dtype).float() for tensor in embedding)
+        if not all_finite(rounded):
+            raise NotFiniteError(
+                f"{self.identity['model']}: the embedding has values that are too large for"
+                f" --embeddings_precision {self.stored_precision}; use float32"
+            )
+        return rounded
 
     @property
     def _dtype(self) -> torch.dtype:

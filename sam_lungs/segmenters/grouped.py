@@ -7,8 +7,9 @@ import numpy as np
 import torch
 
 from sam_lungs.prompts.protocols import Prompts
-from sam_lungs.segmenters.base import Decoded, check_prompts, group_prompts
+from sam_lungs.segmenters.base import Decoded, NotFiniteError, check_prompts, group_prompts
 from sam_lungs.segmenters.devices import be_repeatable
+from sam_lungs.segmenters.finite import all_finite
 
 GPU_BYTES_PER_SLICE = 2_000_000_000  # of ViT-H, rounded up
 MAX_GPU_SLICES = 16  # larger batches are not faster
@@ -24,22 +25,35 @@ class GroupedSegmenter(ABC):
 
     prompt_kinds: frozenset[str]
 
-    def __init__(self, device: torch.device, identity: dict | None, mask_choice: str) -> None:
-        """mask_choice: one of `base.MASK_CHOICES`."""
+    def __init__(
+        self, device: torch.device, precision: str, identity: dict | None, mask_choice: str
+    ) -> None:
+        """precision, mask_choice: one of `base.PRECISIONS` and of `base.MASK_CHOICES`."""
         be_repeatable()
         self.device = device
         self.identity = identity or {}
+        self._dtype = getattr(torch, precision)
         self._mask_choice = mask_choice
         # Batches are not faster on a CPU, and they would change the last digits of the results.
         self._one_by_one = device.type == "cpu"
 
     @torch.inference_mode()
     def encode(self, pictures: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Return the embeddings of slices that `prepare` returned; float32, on the device."""
+        """Return the embeddings of slices that `prepare` returned; float32, on the device.
+
+        Raises `NotFiniteError` as `base.Segmenter.encode` does.
+        """
         pictures = [picture.to(self.device, non_blocking=True) for picture in pictures]
         batches = torch.stack(pictures).split(1 if self._one_by_one else len(pictures))
         encoded = [self._encode(batch) for batch in batches]
-        return tuple(torch.cat(tensors) for tensors in zip(*encoded, strict=True))
+        embeddings = tuple(torch.cat(tensors) for tensors in zip(*encoded, strict=True))
+        if not all_finite(embeddings):
+            if self._dtype == torch.float16:
+                raise self._not_finite(
+                    "in --precision float16", "use --precision bfloat16 or float32"
+                )
+            raise self._not_finite_weights()
+        return embeddings
 
     @torch.inference_mode()
     def decode(
@@ -77,7 +91,10 @@ class GroupedSegmenter(ABC):
         mask_logits: torch.Tensor | None,
         multimask: bool,
     ) -> Decoded:
-        """Decode prompts in groups. predict: of `_predictor` or `_slice_predictor`."""
+        """Decode prompts in groups. predict: of `_predictor` or `_slice_predictor`.
+
+        Raises `NotFiniteError` as `base.Segmenter.decode` does.
+        """
         shape = len(prompts), len(prompts[0])
         best_of_three = self._mask_choice == "best_score" and not multimask
         decoded = None
@@ -100,7 +117,21 @@ class GroupedSegmenter(ABC):
                 decoded = Decoded(*(part.new_empty((*shape, *part.shape[1:])) for part in parts))
             for whole, part in zip(decoded, parts, strict=True):
                 whole[slices, numbers] = part
+        if not all_finite(decoded[1:]):
+            raise self._not_finite_weights()
         return decoded if multimask else Decoded(*(tensor[:, :, 0] for tensor in decoded))
+
+    def _not_finite_weights(self) -> NotFiniteError:
+        return self._not_finite(
+            "from its weights",
+            "they are damaged, or their training failed: use others, such as the published ones",
+        )
+
+    def _not_finite(self, how: str, remedy: str) -> NotFiniteError:
+        return NotFiniteError(
+            f"{self.identity.get('model')}: computed values that are not finite (NaN or infinite)"
+            f" {how}; {remedy}"
+        )
 
     def _predictor(
         self, embeddings: tuple[torch.Tensor, ...]

@@ -93,11 +93,10 @@ class TransformersSegmenter(GroupedSegmenter):
         identity: see `base.Segmenter`; `family` chooses the rules, see `families.FAMILIES`.
         mask_choice: one of `base.MASK_CHOICES`.
         """
-        super().__init__(device, identity, mask_choice)
+        super().__init__(device, precision, identity, mask_choice)
         self._family = FAMILIES[self.identity["family"]]
         self.prompt_kinds = self._family.prompt_kinds
         self._embedding = EMBEDDINGS[self._family.embedding]
-        self._dtype = getattr(torch, precision)
         self._model = model.to(device)
         self._resize = RESIZES[self._family.resize](model.config.prompt_encoder_config.image_size)
         for name, eps in self._family.norm_eps.items():

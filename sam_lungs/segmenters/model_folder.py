@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sam_lungs.segmenters.checkpoints import loading, read_weights
+from sam_lungs.segmenters.checkpoints import check_finite, loading, read_weights
 from sam_lungs.segmenters.families import FAMILIES, family_of
 from sam_lungs.segmenters.original_names import rename_sam, rename_sam2
 from sam_lungs.utils.errors import InputError, is_out_of_memory
@@ -66,8 +66,8 @@ def family_of_folder(folder: Path) -> str:
 def load_folder(folder: Path) -> "PreTrainedModel":
     """Return the model in a folder, for images, in float32 on the CPU and without gradients.
 
-    Raises `InputError` when the files cannot be read, or the weights are not float32 or not exactly
-    the parameters of the model, and when there is too little memory.
+    Raises `InputError` when the files cannot be read, or the weights are not float32, not exactly
+    the parameters of the model or not finite, and when there is too little memory.
     """
     import torch
 
@@ -112,6 +112,20 @@ def load_original(model: str, config: dict, path: Path) -> "PreTrainedModel":
         # Copies, because the tensors of the file are memory-mapped.
         weights = {key: each.to(torch.float32, copy=True) for key, each in weights.items()}
     return _build(config, weights, path)
+
+
+def untrained(config: dict) -> "PreTrainedModel":
+    """Return the model of a config.json as `load_folder` does, with random weights of one seed."""
+    import torch
+    import transformers
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    model_type = config["model_type"]
+    model_class = getattr(transformers, FAMILIES[family_of(model_type)].model_class)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = model_class(CONFIG_MAPPING[model_type].from_dict(config))
+    return model.eval().requires_grad_(False)
 
 
 def _read_json(path: Path) -> dict:
@@ -199,6 +213,7 @@ def _build(config: dict, weights: "dict[str, torch.Tensor]", path: Path) -> "Pre
             f" unexpected or of another shape, such as {(wrong or found['error_msgs'])[0]!r:.80};"
             " use the weights that belong to this model"
         )
+    check_finite(weights, path)
     return model.eval().requires_grad_(False)
 
 

@@ -13,13 +13,17 @@ from sam_lungs.segmenters.model_folder import (
     files_of,
     load_folder,
     load_original,
+    untrained,
 )
 from sam_lungs.segmenters.presets import PRESETS, preset_of
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import sha256_of
 from sam_lungs.utils.provenance import versions_of
+from sam_lungs.utils.waiting import waiting
 
 if TYPE_CHECKING:
+    import torch
+
     from sam_lungs.segmenters.base import Segmenter
 
 # For the family segment-anything. Change the text when the same voxels and weights give other
@@ -117,13 +121,7 @@ def identify(
         identity |= describe(family, mask_choice, preprocessing)
     else:
         licence = "Apache-2.0"
-        identity |= {
-            "family": "segment-anything",
-            "preprocessing": PREPROCESSING,
-            "mask_choice": CHOICES["token0" if mask_choice == "model" else mask_choice],
-            "prompt_kinds": list(PROMPT_KINDS),
-            "packages": versions_of(PACKAGES),
-        }
+        identity |= _describe_sam(mask_choice)
     official = _published(identity["family"]).issuperset(
         sha256 for name, sha256 in hashes.items() if not name.endswith(".json")
     )
@@ -167,19 +165,66 @@ def load_segmenters(
     if identity["family"] == "segment-anything":
         from sam_lungs.segmenters.sam import SamSegmenter as Segmenter
 
-        loaded = checkpoints.load_sam(model, path)
+        with waiting(f"loading {model}"):
+            loaded = checkpoints.load_sam(model, path)
     else:
         hub.require("transformers", identity["model"])
         from sam_lungs.segmenters.hf import TransformersSegmenter as Segmenter
 
-        if checkpoint or not path.is_dir():
-            loaded = load_original(model, preset_of(model).config, path)
-        else:
-            loaded = load_folder(path)
+        with waiting(f"loading {identity['model']}"):
+            if checkpoint or not path.is_dir():
+                loaded = load_original(model, preset_of(model).config, path)
+            else:
+                loaded = load_folder(path)
+    return _on_each(Segmenter, loaded, devices, precision, identity, mask_choice)
+
+
+def load_untrained(
+    model: str, device: str, precision: str, mask_choice: str, preprocessing: str
+) -> "list[Segmenter] | None":
+    """Load a model with random weights, to measure its time; None when it has no known shape.
+
+    Arguments as for `load_segmenters`; not for a baseline.
+    """
+    from sam_lungs.segmenters.devices import choose_devices
+
+    preset = preset_of(model)
+    if not preset:
+        from sam_lungs.segmenters.sam import SamSegmenter as Segmenter
+
+        loaded, described = checkpoints.untrained_sam(model), _describe_sam(mask_choice)
+    elif preset.config:
+        from sam_lungs.segmenters.hf import TransformersSegmenter as Segmenter
+
+        loaded = untrained(preset.config)
+        described = describe(preset.family, mask_choice, preprocessing)
+    else:
+        return None
+    identity = {"model": model, "weights": {}, **described}
+    return _on_each(Segmenter, loaded, choose_devices(device), precision, identity, mask_choice)
+
+
+def _describe_sam(mask_choice: str) -> dict:
+    """Return what `families.describe` does, for the family segment-anything."""
+    return {
+        "family": "segment-anything",
+        "preprocessing": PREPROCESSING,
+        "mask_choice": CHOICES["token0" if mask_choice == "model" else mask_choice],
+        "prompt_kinds": list(PROMPT_KINDS),
+        "packages": versions_of(PACKAGES),
+    }
+
+
+def _on_each(
+    segmenter_class: "type[Segmenter]",
+    loaded: "torch.nn.Module",
+    devices: "list[torch.device]",
+    *arguments: object,
+) -> "list[Segmenter]":
+    """Return a segmenter for each device, with its own copy of the model."""
     copies = [loaded, *(copy.deepcopy(loaded) for _ in devices[1:])]
     return [
-        Segmenter(one, each, precision, identity, mask_choice)
-        for one, each in zip(copies, devices, strict=True)
+        segmenter_class(one, each, *arguments) for one, each in zip(copies, devices, strict=True)
     ]
 
 

@@ -41,9 +41,9 @@ class SamSegmenter(GroupedSegmenter):
         identity: see `registry.identify`.
         mask_choice: one of `base.MASK_CHOICES`; for SAM, `model` is `token0`.
         """
-        super().__init__(device, identity, mask_choice)
+        super().__init__(device, precision, identity, mask_choice)
         self._sam = sam.to(device)
-        self._encoder = Encoder(sam.image_encoder, getattr(torch, precision))
+        self._encoder = Encoder(sam.image_encoder, self._dtype)
         self._resize = ResizeLongestSide(sam.image_encoder.img_size)
 
     def prepare(self, image_rgb: np.ndarray, in_window: np.ndarray | None = None) -> torch.Tensor:

@@ -4,7 +4,7 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import replace
 from datetime import timedelta
@@ -17,9 +17,12 @@ import pandas as pd
 
 from sam_lungs.data.case import Case, Finding
 from sam_lungs.data.case_files import CaseFiles
+from sam_lungs.segmenters.base import Segmenter
 from sam_lungs.segmenters.registry import weights_path
 from sam_lungs.study import layout
+from sam_lungs.study.dry_run_table import print_table
 from sam_lungs.study.options import Options
+from sam_lungs.study.pipeline import naming
 from sam_lungs.study.process import (
     findings,
     new_record,
@@ -32,11 +35,10 @@ from sam_lungs.study.run_record import RunRecord
 from sam_lungs.study.setup import existing_cases, identify_model, load_segmenters, prepare
 from sam_lungs.study.unfinished import RunMismatchError, finished_record, kept_slices
 from sam_lungs.utils.errors import InputError
+from sam_lungs.utils.waiting import waiting
 
-COLUMNS = (
-    *("image", "masks", "size", "slices", "spacing mm", "values", "window", "labels"),
-    *("lung", "to do", "faults", "warnings"),
-)
+# What makes the first slice slower than the others takes a few seconds.
+LONG_SECONDS = 5
 
 
 class Cost(NamedTuple):
@@ -51,7 +53,8 @@ def check_study(options: Options) -> int:
     """Print a table of all cases, every fault, and an estimate of time and disk space.
 
     Warnings are printed on standard error. One slice of the first case without faults is segmented
-    with each model to measure its time, unless the weights are missing. No file is kept.
+    with each model to measure its time, with random weights where those of the model are missing.
+    No file is kept.
 
     Returns the exit status 0. Raises `InputError` if there is any fault, and as `run_study` does.
     """
@@ -86,7 +89,7 @@ def check_study(options: Options) -> int:
         warnings += case.warnings
         rows.append(row | _names(found))
     if rows:
-        _print_table(pd.DataFrame([dict.fromkeys(COLUMNS, "-") | row for row in rows]))
+        print_table(rows)
     if faults:
         print("\nfaults:", *faults, sep="\n  ", flush=True)
     for warning in warnings:
@@ -94,17 +97,16 @@ def check_study(options: Options) -> int:
     for one, of_model in zip(models, to_do, strict=True):
         if not of_model:
             continue
-        slices = sum(left for left, _ in of_model)
-        name = one.model or one.model_folder.name
-        print(f"\n{slices} slices of {len(of_model)} volumes to segment with {name}", end="")
-        if missing := _missing_weights(one):
-            print(f"; {missing} is missing, so the time is unknown")
-        else:
-            _print_cost(one, slices, [files for _, files in of_model])
+        _print_cost(one, sum(left for left, _ in of_model), [files for _, files in of_model])
     if faulty:
-        total = len(options.case_files) + len(options.problems)
-        raise InputError(f"{faulty} of {total} volumes have faults; see above")
+        total = _count(len(options.case_files) + len(options.problems), "volume")
+        have = "has" if faulty == 1 else "have"
+        raise InputError(f"{faulty} of {total} {have} faults; see above")
     return 0
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _missing_weights(options: Options) -> Path | None:
@@ -113,23 +115,28 @@ def _missing_weights(options: Options) -> Path | None:
     return path if path and not path.exists() else None
 
 
-def _print_table(table: pd.DataFrame) -> None:
-    widths = {name: max(table[name].str.len().max(), len(name)) for name in table}
-    left_aligned = {name: f"{{:<{width}}}".format for name, width in widths.items()}
-    text = table.to_string(index=False, justify="left", formatters=left_aligned)
-    print("\n".join(line.rstrip() for line in text.splitlines()))
-
-
 def _print_cost(options: Options, slices: int, cases: list[CaseFiles]) -> None:
     """Print the time and the disk space that slices of volumes need.
 
     Raises `InputError` when there is too little space, or a slice cannot be segmented.
     """
+    name = options.model or options.model_folder.name
+    missing = _missing_weights(options)
+    segmenters = load_segmenters(options, untrained=bool(missing))
+    work = f"{_count(slices, 'slice')} of {_count(len(cases), 'volume')} to segment with {name}"
+    if segmenters is None:
+        print(f"\n{work}; {missing} is missing, so the time is unknown: download it with")
+        print(f"scripts/download_model_checkpoints.sh {name}")
+        return
     case = read_case_for(cases[0], options)
-    cost = _rehearse(case, options)
+    with waiting(f"measuring one slice with {name}{', with random weights' * bool(missing)}"):
+        cost = _rehearse(case, segmenters, options)
     duration = timedelta(seconds=round(slices * cost.seconds))
     expected_bytes = slices * cost.slice_bytes + len(cases) * cost.volume_bytes
-    print(f": about {duration} at {cost.seconds:.3g} s each, {expected_bytes / 1e6:.3g} MB")
+    each = f"{cost.seconds:.3g} s each"
+    print(f"\n{work}: about {duration} at {each}, {expected_bytes / 1e6:.3g} MB")
+    if missing:
+        print(f"{missing} is missing, so this was measured with random weights")
     for folder in written_folders(case, options):
         existing = next(path for path in (folder, *folder.parents) if os.path.exists(path))
         if (free_bytes := shutil.disk_usage(existing).free) < expected_bytes:
@@ -201,8 +208,8 @@ def _slices_left(case: Case, options: Options) -> tuple[int, list[Finding]]:
     return len(left), mismatches
 
 
-def _rehearse(case: Case, options: Options) -> Cost:
-    """Segment one slice into a temporary folder; twice, because the first is slower."""
+def _rehearse(case: Case, segmenters: Sequence[Segmenter], options: Options) -> Cost:
+    """Segment one slice into a temporary folder; again if it was fast: the first is slower."""
     prompts = volume_prompts(case, options)
     sources = next(iter(prompts.values())).sources
     index = next(index for index, source in sources.items() if index == source)
@@ -214,7 +221,6 @@ def _rehearse(case: Case, options: Options) -> Cost:
         masks = np.zeros_like(case.masks.array)
         masks[:, :, index] = case.masks.array[:, :, index]
         case = replace(case, masks=replace(case.masks, array=masks))
-    segmenters = load_segmenters(options)
     for _ in range(2):
         with TemporaryDirectory() as folder, redirect_stderr(io.StringIO()):
             results, embeddings = Path(folder) / "results", Path(folder) / "embeddings"
@@ -224,12 +230,15 @@ def _rehearse(case: Case, options: Options) -> Cost:
                 output_folder=results,
                 embeddings_folder=options.embeddings_folder and embeddings,
             )
-            process_case(case, segmenters, rehearsal, prompts)
+            with naming(case.files.path):
+                process_case(case, segmenters, rehearsal, prompts)
             protocol = next(iter(prompts))
             run = RunRecord.read(layout.results_folder(results, protocol, case.name))
             slice_files = [*embeddings.rglob("*"), *results.rglob(f"{layout.DEBUG_FOLDER}/*")]
             slice_bytes, all_bytes = _size(slice_files), _size(Path(folder).rglob("*"))
             cost = Cost(run.seconds, slice_bytes, all_bytes - slice_bytes)
+        if cost.seconds > LONG_SECONDS:
+            break
     return cost
 
 

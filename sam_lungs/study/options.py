@@ -200,6 +200,11 @@ class Options(MeasurementOptions, InputOptions):
     precision: str = option(
         "precision of the image encoder", "float32", "model", choices=PRECISIONS, decides=True
     )
+    allow_slow: bool = option(
+        "compute in this --precision also on a processor where it is slower than float32",
+        False,
+        "model",
+    )
     batch_size: int | None = option(
         "number of slices that a GPU encodes at once; auto: as many as fit into its memory",
         None,
@@ -308,6 +313,8 @@ class Options(MeasurementOptions, InputOptions):
             raise InputError("--points none needs the box; leave --no_box out")
         if self.draw != LAYERS and not self.debug:
             raise InputError("--draw has no effect; add --debug")
+        if self.allow_slow and self.precision == "float32":
+            raise InputError("--allow_slow has no effect without --precision; leave it out")
         if self.embeddings_folder is None and self.embeddings_precision != "float32":
             raise InputError("--embeddings_precision has no effect; add --embeddings_folder")
         self.check_metrics()

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle, islice
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from sam_lungs.prompts.protocols import Prompts
-from sam_lungs.segmenters.base import Decoded, Segmenter
+from sam_lungs.segmenters.base import Decoded, NotFiniteError, Segmenter
 from sam_lungs.segmenters.embeddings import EmbeddingStore
 from sam_lungs.study.metrics import Overlap
 from sam_lungs.utils.errors import InputError, is_out_of_memory
@@ -109,7 +110,8 @@ class Pipeline:
         store: where embeddings are loaded and saved.
 
         Raises `InputError` when a device has too little memory for one slice or an embedding cannot
-        be written, and raises the errors of `read`.
+        be written, `NotFiniteError` at the first slice where the model computes NaN or infinity,
+        and raises the errors of `read`.
         """
 
         def prepare(index: int) -> tuple:
@@ -148,6 +150,13 @@ class Pipeline:
         """Segment a batch; when GPU memory is too small, halve this batch and all later ones."""
         try:
             return self._segment_batch(segmenter, slices, store)
+        except NotFiniteError:
+            # Once more, to name the slice.
+            segmented = []
+            for each in slices:
+                with naming(f"slice {each[0].index}"):
+                    segmented += self._segment_batch(segmenter, [each], store)
+            return segmented
         except torch.OutOfMemoryError:
             if len(slices) == 1:
                 raise _too_little_memory(segmenter) from None
@@ -253,6 +262,15 @@ def map_ahead(
             yield pending.popleft().result()
     while pending:
         yield pending.popleft().result()
+
+
+@contextmanager
+def naming(where: object) -> Iterator[None]:
+    """Add to a `NotFiniteError` where it happened: a slice, or the file of a case."""
+    try:
+        yield
+    except NotFiniteError as error:
+        raise NotFiniteError(f"{where}: {error}") from None
 
 
 def _too_little_memory(segmenter: Segmenter) -> InputError:

@@ -14,7 +14,7 @@ from sam_lungs.data.readers import identify
 from sam_lungs.segmenters.base import Segmenter
 from sam_lungs.study import layout
 from sam_lungs.study.options import Options
-from sam_lungs.study.pipeline import map_ahead
+from sam_lungs.study.pipeline import map_ahead, naming
 from sam_lungs.study.process import (
     IN_USE,
     findings,
@@ -141,7 +141,8 @@ def _run_model(
             for warning in case.warnings:
                 print(f"warning: {warning}", file=sys.stderr)
             if options.slice is None:
-                done = work.process_case(case, segmenters(), options, study=progress)
+                with naming(case.files.path):
+                    done = work.process_case(case, segmenters(), options, study=progress)
                 status |= done & ~IN_USE
                 if done & IN_USE:
                     in_use.append(case.files)
@@ -153,7 +154,8 @@ def _run_model(
                 print(f"{case.files.image_path}:")
             prompted = [each.sources for each in volume_prompts(case, options).values()]
             if any(options.slice in sources for sources in prompted):
-                work.process_slice(case, segmenters(), options)
+                with naming(case.files.path):
+                    work.process_slice(case, segmenters(), options)
             else:
                 why = "prompts in the file" if options.prompts_file else "lung, so no prompts"
                 print(f"{case.files.image_path}: slice {options.slice} has no {why}")

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 
+from sam_lungs.data import montgomery
 from sam_lungs.data.case_files import CaseFiles
 from sam_lungs.data.zenodo import PAPER_VOLUMES
 from sam_lungs.prompts.protocols import PROTOCOLS
 from sam_lungs.segmenters import registry
 from sam_lungs.segmenters.base import BASELINES, Segmenter, check_kinds
 from sam_lungs.segmenters.baselines import NEEDS_BOX
-from sam_lungs.segmenters.devices import choose_devices
+from sam_lungs.segmenters.devices import check_speed, choose_devices
 from sam_lungs.segmenters.presets import NAMES
 from sam_lungs.study import layout
 from sam_lungs.study.explore.layout import EXPLORE_FOLDER
@@ -97,6 +98,8 @@ def existing_cases(options: Options | ScoreOptions) -> tuple[list[CaseFiles], li
         remedy = "check the path (nifti_to_numpy.py makes arrays)"
         if missing[0][0].removeprefix("image_") in PAPER_VOLUMES:
             remedy = "run scripts/download_dataset.sh, then scripts/nifti_to_numpy.sh"
+        elif missing[0][0] in montgomery.CASES:
+            remedy = "run scripts/download_dataset.sh montgomery"
         first, *others = [path for _, absent in missing for path in absent]
         of_cases = count(len(missing), "case")
         more = f"; {count(1 + len(others), 'file')} of {of_cases} are missing" if others else ""
@@ -104,8 +107,23 @@ def existing_cases(options: Options | ScoreOptions) -> tuple[list[CaseFiles], li
     return existing, faults
 
 
-def load_segmenters(options: Options) -> list[Segmenter]:
-    """Load the model that the options name, once per device; see `registry.load_segmenters`."""
+def load_segmenters(options: Options, untrained: bool = False) -> list[Segmenter] | None:
+    """Load the model that the options name, once per device; see `registry.load_segmenters`.
+
+    untrained: with random weights, see `registry.load_untrained`.
+
+    Raises `InputError` too when the precision is slower than float32, and this is not allowed.
+    """
+    if options.model not in BASELINES and not options.allow_slow:
+        check_speed(options.precision, choose_devices(options.device))
+    if untrained:
+        return registry.load_untrained(
+            options.model,
+            options.device,
+            options.precision,
+            options.mask_choice,
+            options.preprocessing,
+        )
     return registry.load_segmenters(
         options.model,
         options.checkpoint,

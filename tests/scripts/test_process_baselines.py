@@ -64,12 +64,19 @@ def test_every_protocol(folder, model, names, objects):
 
 
 def test_beside_a_model(folder):
-    several = (*STUDY, "--model", "compact,box,threshold", "--precision", "bfloat16")
+    several = (
+        *STUDY,
+        "--model",
+        "compact,box,threshold",
+        "--precision",
+        "bfloat16",
+        "--allow_slow",
+    )
     several = (*several, "--mask_choice", "best_score", "--embeddings_folder", "kept")
     rehearsed = finish(folder, SCRIPT, *several, "--output_folder", "out", "--dry_run")
     for model in ("compact", "box", "threshold"):
         line = next(line for line in rehearsed if f"segment with {model}: about 0:00:0" in line)
-        assert line.startswith("3 slices of 1 volumes")
+        assert line.startswith("3 slices of 1 volume ")
     finish(folder, SCRIPT, *several, "--output_folder", "out")
     # Only the model has embeddings.
     assert [path.name for path in (folder / "kept").iterdir()] == ["compact"]

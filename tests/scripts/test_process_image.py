@@ -150,11 +150,11 @@ def test_a_dry_run_checks_everything_and_writes_nothing(run, volumes):
     done = run(
         SCRIPT,
         *("-i", volumes / "image_a.npy", "-m", volumes / "masks_a.npy", "-n"),
-        *("--window", "-600,1600", "--no_box"),
+        *("--window", "-600,1600", "--no_box", "--model", "compact"),
     )
     assert done.returncode == 0, done.stderr
     assert " -600,1600 " in done.stdout
-    assert "1 slices of 1 volumes to segment with vit_l" in done.stdout
+    assert "1 slice of 1 volume to segment with compact" in done.stdout
     assert sorted(volumes.iterdir()) == before
 
 

@@ -91,7 +91,7 @@ def test_two_models_in_one_command(script, folder):
 
     rehearsed = finish(folder, script, *both, "--output_folder", "new", "--dry_run")
     for model in ("compact", TINY):
-        assert any(f"slices of 1 volumes to segment with {model}: about" in x for x in rehearsed)
+        assert any(f"slices of 1 volume to segment with {model}: about" in x for x in rehearsed)
     printed = finish(folder, script, *both, "--slice", 3)
     assert printed[0] == "compact:"
     assert printed[3] == f"{TINY_FOLDER}:"

@@ -144,6 +144,18 @@ def test_other_precisions_are_refused(folder, dtype):
     assert f"holds {str(dtype)[6:]} weights, not float32" in error_of(load_folder, path)
 
 
+def test_weights_that_are_not_finite_are_refused(folder):
+    path = folder("sam")
+
+    def damage(weights: dict[str, torch.Tensor]) -> None:
+        weights["prompt_encoder.no_mask_embed.weight"][0, 0] = float("nan")
+
+    change_weights(path, damage)
+    message = error_of(load_folder, path)
+    assert message.startswith(f"{path}: 1 of ")
+    assert "have NaN or infinity, such as 'prompt_encoder.no_mask_embed.weight'" in message
+
+
 def test_the_remedy_for_half_precision(folder, tmp_path):
     path = folder("sam")
     model = transformers.SamModel.from_pretrained(path).half()

@@ -1,5 +1,7 @@
 """The dry run, with a tiny SAM in place of the real one."""
 
+import time
+
 import numpy as np
 import pytest
 from conftest import chest, save_nifti, tiny_sam
@@ -9,6 +11,8 @@ from sam_lungs.study import dry_run
 from sam_lungs.study.dry_run import check_study
 from sam_lungs.study.options import Options
 from sam_lungs.study.run import run_study
+from sam_lungs.study.setup import existing_cases
+from sam_lungs.utils import waiting
 from sam_lungs.utils.errors import InputError
 
 IMAGE, MASKS = chest()
@@ -127,14 +131,14 @@ def test_finished_slices_are_not_counted(pairs, weights, capsys):
     assert check_study(options(pairs, weights)) == 0
     out, _ = capsys.readouterr()
     assert [line.split()[-3] for line in out.splitlines()[1:3]] == ["0", "2"]
-    assert "2 slices of 1 volumes" in out
+    assert "2 slices of 1 volume to" in out
     # Only results of exactly this run are kept.
     assert check_study(options(pairs, weights, overwrite=True)) == 0
-    assert "2 slices of 1 volumes" in capsys.readouterr().out
+    assert "2 slices of 1 volume to" in capsys.readouterr().out
     assert check_study(options(pairs, weights, overwrite=True, window="none")) == 0
     assert "4 slices of 2 volumes" in capsys.readouterr().out
     # The results folder holds another run.
-    with pytest.raises(InputError, match="1 of 2 volumes have faults"):
+    with pytest.raises(InputError, match="1 of 2 volumes has faults"):
         check_study(options(pairs, weights, window="none"))
     assert "holds another run (--window auto there, none now)" in capsys.readouterr().out
 
@@ -152,13 +156,64 @@ def test_single_slices_and_several_protocols_are_counted(pairs, weights, capsys)
     assert "6 slices of 2 volumes" in capsys.readouterr().out
 
 
-def test_missing_weights_are_named(pairs, weights, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def no_weights(monkeypatch, tmp_path):
+    """No weights of any model; those of segment-anything are replaced by a tiny one."""
     monkeypatch.setattr(checkpoints, "CHECKPOINTS_FOLDER", tmp_path / "none")
-    assert check_study(options(pairs, weights, checkpoint=None)) == 0
-    out = capsys.readouterr().out
-    assert f"{tmp_path / 'none' / 'sam_vit_l_0b3195.pth'} is missing" in out
+    monkeypatch.setattr(checkpoints, "untrained_sam", lambda _: tiny_sam())
+    return {"checkpoint": None}
+
+
+def test_missing_weights_are_named_and_the_time_is_measured(
+    pairs, weights, tmp_path, no_weights, capsys
+):
+    several = {"model": "vit_l,vit_b", "embeddings_folder": tmp_path / "kept"}
+    assert check_study(options(pairs, weights, **no_weights, **several)) == 0
+    lines = capsys.readouterr().out.splitlines()[3:]
+    for model, file in (("vit_l", "sam_vit_l_0b3195.pth"), ("vit_b", "sam_vit_b_01ec64.pth")):
+        blank, cost, missing, *lines = lines
+        assert blank == ""
+        assert cost.startswith(f"4 slices of 2 volumes to segment with {model}: about 0:00:0")
+        assert float(cost.split()[-2]) > 4 * 32 * 4 * 4 * 4 / 1e6  # with the embeddings
+        path = tmp_path / "none" / file
+        assert missing == f"{path} is missing, so this was measured with random weights"
+    assert not (tmp_path / "kept").exists()
     with pytest.raises(InputError, match=r"none\.pth"):
         check_study(options(pairs, weights, checkpoint=tmp_path / "none.pth"))
+
+
+def test_an_architecture_that_is_not_known_without_its_weights(pairs, weights, no_weights, capsys):
+    assert check_study(options(pairs, weights, **no_weights, model="sam_hq_vit_b")) == 0
+    *_, cost, command = capsys.readouterr().out.splitlines()
+    assert cost.startswith("4 slices of 2 volumes to segment with sam_hq_vit_b; ")
+    assert cost.endswith(" is missing, so the time is unknown: download it with")
+    assert command == "scripts/download_model_checkpoints.sh sam_hq_vit_b"
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_slow_slice_is_announced_and_measured_once(
+    pairs, weights, no_weights, monkeypatch, capsys, missing
+):
+    calls = []
+
+    def slow(*arguments):
+        calls.append(process_case(*arguments))
+        time.sleep(0.05)
+        return calls[-1]
+
+    process_case = dry_run.process_case
+    monkeypatch.setattr(dry_run, "process_case", slow)
+    given = no_weights if missing else {}
+    check_study(options(pairs, weights, **given))
+    assert len(calls) == 2
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(dry_run, "LONG_SECONDS", 0)
+    monkeypatch.setattr(waiting, "SECONDS", 0.01)
+    check_study(options(pairs, weights, **given))
+    assert len(calls) == 3
+    err = capsys.readouterr().err
+    how = ", with random weights" * missing
+    assert err.endswith(f"measuring one slice with vit_l{how} ...\n")
 
 
 def test_the_estimate_of_disk_space_includes_embeddings(
@@ -186,3 +241,14 @@ def test_too_little_memory_is_an_error_of_the_dry_run(pairs, weights, monkeypatc
     with pytest.raises(InputError, match="too little memory for one slice"):
         check_study(options(pairs, weights))
     assert len(capsys.readouterr().out.splitlines()) > 2
+
+
+def test_missing_files_of_the_papers_datasets_name_their_download(tmp_path):
+    for name, remedy in (
+        ("image_coronacases_001", "scripts/download_dataset.sh, then scripts/nifti_to_numpy.sh"),
+        ("MCUCXR_0001_0", "run scripts/download_dataset.sh montgomery"),
+        ("image_of_mine", "check the path"),
+    ):
+        given = Options([tmp_path / f"{name}.png"], [tmp_path / "masks.png"])
+        _, (fault,) = existing_cases(given)
+        assert remedy in fault

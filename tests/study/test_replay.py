@@ -371,7 +371,7 @@ def test_misplaced_prompts_are_one_line_each(study, tmp_path, capsys):
     ]
     assert capsys.readouterr().err.splitlines() == [f"error: {line}" for line in lines]
     assert not (tmp_path / "results").exists()
-    with pytest.raises(InputError, match="1 of 1 volumes have faults"):
+    with pytest.raises(InputError, match="1 of 1 volume has faults"):
         check_study(study(table))
     out = capsys.readouterr().out
     assert all(line in out for line in lines)
@@ -384,7 +384,7 @@ def test_a_case_without_prompts_is_a_fault(study, tmp_path, capsys):
     path = tmp_path / "prompts.csv"
     assert warning == f"warning: {path}: has prompts for 1 other case, such as a"
     assert error.startswith(f"error: {path}: has no prompts for image_a, but for a; write its name")
-    with pytest.raises(InputError, match="1 of 1 volumes have faults"):
+    with pytest.raises(InputError, match="1 of 1 volume has faults"):
         check_study(study(table))
 
 
@@ -408,14 +408,14 @@ def test_a_rater_may_lack_a_case(study, tmp_path, capsys):
 def test_the_dry_run_counts_and_rehearses(study, tmp_path, capsys, with_masks):
     given = {"with_masks": with_masks, "save_masks": True}
     assert check_study(study(RATERS, **given)) == 0
-    assert "\n3 slices of 1 volumes to segment with vit_l: about " in capsys.readouterr().out
+    assert "\n3 slices of 1 volume to segment with vit_l: about " in capsys.readouterr().out
     assert not (tmp_path / "results").exists()
     run_study(study(RATERS, **given))
     capsys.readouterr()
     assert check_study(study(RATERS, **given)) == 0
     assert "to segment" not in capsys.readouterr().out
     assert check_study(study(RATERS, with_masks=with_masks, slice=2)) == 0
-    assert "\n1 slices of 1 volumes" in capsys.readouterr().out
+    assert "\n1 slice of 1 volume to" in capsys.readouterr().out
 
 
 def test_metrics_in_3d_need_prompts_in_all_slices_with_lung(study, tmp_path, capsys):

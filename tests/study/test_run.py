@@ -198,7 +198,7 @@ def test_tables_do_not_depend_on_batches_and_devices(
     "change",
     [
         {"window": "-450,1000"},
-        {"precision": "bfloat16"},
+        {"precision": "bfloat16", "allow_slow": True},
         {"points": "centroid", "box": False},
         {"negative": "none"},
         {"negative_offset": 15},
@@ -293,7 +293,7 @@ def test_saved_embeddings_are_computed_again_when_their_inputs_change(
     encoded.clear()
     changed = {
         "window": {"window": "-600,1600"},
-        "precision": {"precision": "bfloat16"},
+        "precision": {"precision": "bfloat16", "allow_slow": True},
         "stored": {"embeddings_precision": "float16"},
     }.get(change, {})
     if change == "weights":

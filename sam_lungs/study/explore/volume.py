@@ -34,7 +34,7 @@ from sam_lungs.study.explore.results import (
     write_map,
     write_tables,
 )
-from sam_lungs.study.pipeline import PromptedSlice, embed, map_ahead
+from sam_lungs.study.pipeline import PromptedSlice, embed, map_ahead, naming
 from sam_lungs.study.process import (
     IN_USE,
     about_case,
@@ -146,7 +146,10 @@ def _explored(
     store = embedding_store(case, segmenters[0], options)
 
     def explore(work: tuple[Segmenter, int]) -> dict[str, dict]:
-        segmenter, index = work
+        with naming(f"slice {work[1]}"):
+            return explore_one(*work)
+
+    def explore_one(segmenter: Segmenter, index: int) -> dict[str, dict]:
         voxels, masks = (volume.array[:, :, index] for volume in (case.image, case.masks))
         window_hu = case.window and case.window.range_hu
         rgb = slice_to_rgb(voxels, case.window)
