@@ -36,6 +36,7 @@ _forking = multiprocessing.get_context("forkserver")
 _forking.set_forkserver_preload(
     [
         *("sam_lungs.study.dry_run", "sam_lungs.summary.report", "sam_lungs.synthetic.training"),
+        "warm",
         *("monai.metrics", "scipy.stats", "sam_lungs.segmenters.hf"),
         *(f"transformers.models.{name}.modeling_{name}" for name in ("sam", "sam2")),
     ]

@@ -1,11 +1,14 @@
 """DICOM files as a scanner writes them, for the tests."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import highdicom
 import numpy as np
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
+from pydicom.sr.codedict import codes
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 # 3 x 4 x 5 different voxels.
@@ -52,6 +55,38 @@ def scan(array: np.ndarray = VOXELS, gap_mm: float = 2, directions: tuple = AXIA
         for index in range(array.shape[2])
         for position in [np.array([-9, 8, 30]) + index * gap_mm * normal]
     ]
+
+
+def segmentation(images, labels, kind="BINARY"):
+    """Return a DICOM-SEG of labels (rows, columns, slices), or of (slices, rows, columns, n)."""
+    stack = np.moveaxis(labels, 2, 0) if labels.ndim == 3 else labels
+    count = labels.max() if labels.ndim == 3 else labels.shape[3]
+    descriptions = [
+        highdicom.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=f"lung {number}",
+            segmented_property_category=codes.SCT.Organ,
+            segmented_property_type=codes.SCT.Lung,
+            algorithm_type="MANUAL",
+        )
+        for number in range(1, int(count) + 1)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return highdicom.seg.Segmentation(
+            images,
+            stack,
+            kind,
+            descriptions,
+            "1.2.7",
+            2,
+            "1.2.7.1",
+            1,
+            manufacturer="none",
+            manufacturer_model_name="none",
+            software_versions="1",
+            device_serial_number="1",
+        )
 
 
 def save(folder: Path, images: list[Dataset]) -> Path:

@@ -1,10 +1,6 @@
-import warnings
-
-import highdicom
 import numpy as np
 import pytest
-from pydicom.sr.codedict import codes
-from scanner import AXIAL, OBLIQUE, VOXELS, change, save, scan
+from scanner import AXIAL, OBLIQUE, VOXELS, change, save, scan, segmentation
 
 from sam_lungs.data import guard
 from sam_lungs.data.arrays import write_numpy
@@ -15,38 +11,6 @@ from sam_lungs.utils.errors import InputError
 LABELS = np.zeros(VOXELS.shape, np.uint8)
 LABELS[0, :2, 1] = LABELS[0, 1, 3] = LABELS[2, 3, 4] = 1
 LABELS[1, 2:, 1] = 2
-
-
-def segmentation(images, labels, kind="BINARY"):
-    """Return a DICOM-SEG of labels (rows, columns, slices), or of (slices, rows, columns, n)."""
-    stack = np.moveaxis(labels, 2, 0) if labels.ndim == 3 else labels
-    count = labels.max() if labels.ndim == 3 else labels.shape[3]
-    descriptions = [
-        highdicom.seg.SegmentDescription(
-            segment_number=number,
-            segment_label=f"lung {number}",
-            segmented_property_category=codes.SCT.Organ,
-            segmented_property_type=codes.SCT.Lung,
-            algorithm_type="MANUAL",
-        )
-        for number in range(1, int(count) + 1)
-    ]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return highdicom.seg.Segmentation(
-            images,
-            stack,
-            kind,
-            descriptions,
-            "1.2.7",
-            2,
-            "1.2.7.1",
-            1,
-            manufacturer="none",
-            manufacturer_model_name="none",
-            software_versions="1",
-            device_serial_number="1",
-        )
 
 
 @pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])

@@ -1,6 +1,7 @@
 """The documentation against the code."""
 
 import re
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,13 @@ from sam_lungs.segmenters.families import FAMILIES
 from sam_lungs.utils.cli import option
 
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/*.md"))]
+# Options that the pages name of pip, of containers, and of the authors' code; a spelling of ours.
+OTHER_PROGRAMS = {
+    "--editable",
+    *("--bind", "--build-arg", "--cleanenv", "--gpus", "--nv", "--rm", "--user"),
+    *("--apply_windowing", "--swap_axes", "--use_bounding_box", "--use_masks_contours"),
+    "--dry-run",
+}
 
 
 def test_options_page_is_up_to_date():
@@ -47,8 +55,25 @@ def test_links_lead_to_existing_files(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_named_scripts_and_pages_exist(page):
-    for name in re.findall(r"(?:scripts|docs|sam_lungs|tests)/[\w/]+\.\w+", page.read_text()):
+    folders = "scripts|docs|sam_lungs|tests|benchmarks"
+    for name in re.findall(rf"(?:{folders})/[\w/]+\.\w+", page.read_text()):
         assert (ROOT / name).exists() or (page.parent / name).exists(), name
+
+
+def test_named_options_exist():
+    known = set(re.findall(r"--\w+", options_page())) | OTHER_PROGRAMS
+    for script in ROOT.glob("scripts/*.sh"):
+        known |= set(re.findall(r"--\w+", script.read_text()))
+    for page in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
+        named = set(re.findall(r"(?<![-\w])--\w[\w-]*", page.read_text()))
+        assert named <= known, (page.name, named - known)
+
+
+def test_named_extras_exist():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    pages = "".join(page.read_text() for page in PAGES)
+    assert set(re.findall(r"pip install '?\.\[(\w+)\]", pages)) == extras.keys()
 
 
 def test_python_examples_run(tmp_path, monkeypatch, capsys):
