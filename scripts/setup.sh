@@ -1,19 +1,25 @@
 #!/usr/bin/env bash
 # Creates or updates the project's Python environment: conda environment `sam` where conda is
 # installed, else .venv. Does nothing when the environment is up to date.
-# usage: scripts/setup.sh [--cpu] [requirements file in the project's root]
+# usage: scripts/setup.sh [--cpu] [--workflow] [requirements file in the project's root]
 #   --cpu              install PyTorch without GPU support, which is much smaller
+#   --workflow         Snakemake, which docs/many_machines.md needs, in .venv-workflow
 #   requirements file  default requirements.txt; requirements-dev.txt adds what the tests need
 # With PYTHON set, that Python is used as it is and nothing is installed.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/project.sh"
 
 requirements=requirements.txt
+venv=.venv
 for argument in "$@"; do
   case $argument in
     # An environment variable, because `conda env create` runs pip too.
     --cpu)
       export PIP_EXTRA_INDEX_URL="${PIP_EXTRA_INDEX_URL:-} https://download.pytorch.org/whl/cpu"
+      ;;
+    --workflow)
+      requirements=requirements-workflow.txt
+      venv=.venv-workflow
       ;;
     -*) fail "unknown option $argument; see --help" ;;
     *) requirements=$argument ;;
@@ -31,13 +37,12 @@ while read -r included; do
   made_from+=("$included")
 done < <(sed -n 's/^-r *//p' "$requirements")
 
-if command -v conda >/dev/null; then
+environment=$venv
+python=$venv/bin/python
+if [[ $venv == .venv ]] && command -v conda >/dev/null; then
   environment="conda environment sam"
   made_from+=(environment.yml)
   python=$(conda_python)
-else
-  environment=.venv
-  python=.venv/bin/python
 fi
 
 # Prints the folder in the environment with copies of the files that the environment was made from.
@@ -73,13 +78,13 @@ make_venv() {
     return
   fi
   local name
-  for name in python3 python3.13 python3.12 python3.11 ""; do
+  for name in python3 python3.13 python3.12 python3.11 "$(conda_python)" ""; do
     ! is_new_enough "$name" || break
   done
   [[ -n $name ]] || fail "Python 3.11 or newer is needed: install it, or conda"
   "$name" -c 'import ensurepip, venv' 2>/dev/null ||
     fail "$name has no venv module: install it (on Debian and Ubuntu: sudo apt install $name-venv)"
-  "$name" -m venv --clear .venv
+  "$name" -m venv --clear "$venv"
 }
 
 if is_up_to_date; then
@@ -87,7 +92,7 @@ if is_up_to_date; then
   exit
 fi
 
-if command -v conda >/dev/null; then
+if [[ $environment == conda* ]]; then
   make_conda_environment
 else
   make_venv

@@ -45,12 +45,15 @@ class Tree:
         shutil.copy(ROOT / "environment.yml", self.root)
         (self.root / "requirements.txt").write_text("# nothing\n")
         (self.root / "requirements-dev.txt").write_text("-r requirements.txt\n# no more\n")
+        (self.root / "requirements-workflow.txt").write_text("# nothing\n")
         (self.root / "working_data").mkdir()
         # python3 is the tests' own Python, and there is no conda.
         self.executable("python3", f'exec "{sys.executable}" "$@"')
         path = [d for d in os.environ["PATH"].split(os.pathsep) if not Path(d, "conda").exists()]
         self.environment = {**os.environ, "PATH": os.pathsep.join([str(self.bin), *path])}
-        for name in ("PYTHON", "PYTHONPATH", "VIRTUAL_ENV", "SAM_LUNGS_REAL_DATA"):
+        for name in ("PYTHON", "PYTHONPATH", "VIRTUAL_ENV"):
+            self.environment.pop(name, None)
+        for name in ("SAM_LUNGS_REAL_DATA", "SAM_LUNGS_SLURM_TEST"):
             self.environment.pop(name, None)
 
     def executable(self, path, body: str) -> Path:
@@ -345,6 +348,15 @@ def test_setup_creates_and_updates_the_conda_environment(tree, conda):
     assert not (tree.root / ".venv").exists()
 
 
+def test_setup_puts_the_workflow_into_a_venv_of_its_own(tree, conda):
+    for words in ("is ready", "is up to date"):
+        run = succeeded(tree.run("scripts/setup.sh", "--workflow"))
+        assert run.stdout.endswith(f".venv-workflow {words}\n")
+    assert (tree.root / ".venv-workflow/bin/python").exists()
+    assert not (tree.root / ".venv").exists()
+    assert not list(Path(tree.environment["ENVS"]).iterdir())
+
+
 def test_setup_explains_how_to_replace_a_conda_environment(tree, conda):
     (Path(tree.environment["ENVS"]) / "sam").mkdir()
     tree.executable("conda", CONDA.replace("mkdir -p", "exit 1 #"))
@@ -405,6 +417,15 @@ def test_ci_fails_when_no_test_passed(tree, output, status, expected):
         "-m ruff check",
         "-m ruff format --check",
     ]
+
+
+def test_ci_runs_the_slurm_test_only_where_it_is_asked_for(tree):
+    python = tree.recorder("my python")
+    tree.executable("../a project/scripts/test.sh", "echo 1 passed in 0.1s")
+    for asked, last in (("", "-m ruff format --check"), ("1", "tests/workflow/slurm.py")):
+        run = succeeded(tree.run(".ci/run", PYTHON=str(python), SAM_LUNGS_SLURM_TEST=asked))
+        assert ("SLURM test: skipped" in run.stdout) == (not asked)
+        assert " ".join(tree.calls[-1][2:]) == last
 
 
 def test_ci_fails_on_style_before_the_tests(tree):
