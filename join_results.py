@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sam_lungs.summary.join import (
+    check_parquet,
     join_results,
     print_means,
     warn_of_unknown_patients,
@@ -31,13 +32,21 @@ class Options(PatientOptions):
         group="input and output",
         shown_default="the results folder",
     )
+    parquet: bool = option(
+        "write each table as Parquet too; needs pip install .[parquet]",
+        False,
+        group="input and output",
+    )
 
 
 def main() -> None:
     options = parse_options(Options, "Join the results of a study's volumes.", EXAMPLE)
+    if options.parquet:
+        check_parquet()
     joined = join_results(options.results_folder_path, options.read_patients())
     warn_of_unknown_patients([joined])
-    write_tables(joined, options.output_folder or options.results_folder_path)
+    folder = options.output_folder or options.results_folder_path
+    write_tables(joined, folder, options.parquet)
     print_means(joined)
 
 

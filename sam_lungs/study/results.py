@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -134,9 +135,14 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
 
 def statistics_of(values: pd.DataFrame) -> pd.DataFrame:
     """Return a row with STATISTICS for each column, whose name is in the column `metric`."""
-    statistics = values.min(), values.max(), values.mean(), values.std(ddof=1), values.count()
-    summary = pd.DataFrame(dict(zip(STATISTICS, statistics, strict=True)))
+    summary = pd.DataFrame(statistics_in(values))
     return summary.rename_axis("metric").reset_index()
+
+
+def statistics_in(values: pd.DataFrame | pd.Series) -> dict[str, pd.Series | float]:
+    """Return STATISTICS, each a number, or of a table a number per column."""
+    statistics = values.min(), values.max(), values.mean(), values.std(ddof=1), values.count()
+    return dict(zip(STATISTICS, statistics, strict=True))
 
 
 def lung_slices_dice(table: pd.DataFrame) -> float:
@@ -146,11 +152,15 @@ def lung_slices_dice(table: pd.DataFrame) -> float:
 
     table: columns `dice`, `lung_pixels` and `predicted_pixels`.
     """
-    of_lung = table[table["lung_pixels"] > 0]
-    if of_lung.empty or of_lung["dice"].isna().any():
+    names = ["dice", "lung_pixels", "predicted_pixels"]
+    dice, reference, predicted = (
+        table[name].to_numpy("float64", na_value=np.nan) for name in names
+    )
+    has_lung = reference > 0
+    if not has_lung.any() or np.isnan(dice[has_lung]).any():
         return float("nan")
-    areas = (of_lung["lung_pixels"] + of_lung["predicted_pixels"]).astype("float64")
-    return float((of_lung["dice"] * areas).sum() / areas.sum())
+    areas = (reference + predicted)[has_lung]
+    return float((dice[has_lung] * areas).sum() / areas.sum())
 
 
 def read_volume_metrics(folder: Path) -> dict[str, float]:

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from sam_lungs.summary.explored import ExploredVolume
-from sam_lungs.summary.figures import PAGE_WIDTH_INCHES, STYLE, SUBSET_STYLES
+from sam_lungs.summary.figure_style import PAGE_WIDTH_INCHES, STYLE, SUBSET_STYLES
+from sam_lungs.summary.figures import MANY_VOLUMES
 
 # The other colours of Okabe and Ito's palette that are readable on white. Together with the markers
 # 42 runs have styles of their own.
@@ -132,7 +133,12 @@ def draw_best(
             slices = slices[slices["object"] == name]
             style = {"color": color, "marker": marker, "linestyle": ""}
             axes.plot(
-                slices["start_dice"], slices["dice"], markerfacecolor="none", label=label, **style
+                slices["start_dice"],
+                slices["dice"],
+                markerfacecolor="none",
+                label=label,
+                rasterized=len(volumes[run]) > MANY_VOLUMES,
+                **style,
             )
             table = tables[run][tables[run]["object"] == name]
             means = table.set_index("quantity")["mean"].reindex(["start_dice", "best_dice"])

@@ -11,7 +11,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from sam_lungs.study.metrics import METRICS
-from sam_lungs.summary.figures import METRIC_NAMES, PAGE_WIDTH_INCHES, STYLE, save_figure
+from sam_lungs.summary.figure_style import ALL_COLOR, METRIC_NAMES, PAGE_WIDTH_INCHES, STYLE
+from sam_lungs.summary.figures import save_figure
 from sam_lungs.summary.join import join_results
 from sam_lungs.summary.published import published_slices
 from sam_lungs.utils.cli import option, parse_options, run_script
@@ -30,7 +31,7 @@ class Options:
         "-r",
     )
     output_folder: Path = option(
-        "where figure_3.svg and figure_3.png are written",
+        "where figure_3.svg, .png and .pdf are written",
         Path("working_data/paper/figure_3"),
         "input and output",
     )
@@ -53,11 +54,18 @@ def draw_figure_3(studies: dict[str, pd.DataFrame]) -> Figure:
         for axes, metric in zip(panels[:, column], METRICS, strict=True):
             drawn = axes.boxplot([rows[metric] for rows in boxes.values()], showfliers=False)
             for patch in drawn["boxes"]:
-                patch.set_facecolor("#BBBBBB")
+                patch.set_facecolor(ALL_COLOR)
             axes.set_ylabel(METRIC_NAMES[metric])
         labels = [f"{label}\nn = {len(rows)}" for label, rows in boxes.items()]
         axes.set_xticks(range(1, len(boxes) + 1), labels)
         panels[0, column].set_title(title)
+    figure.legend(
+        handles=[drawn["medians"][0], drawn["means"][0]],
+        labels=["median", "mean"],
+        title="box: quartiles; whiskers: at most 1.5 box lengths",
+        loc="outside upper center",
+        ncols=2,
+    )
     return figure
 
 

@@ -1,4 +1,6 @@
-"""Figures of a study for print: as wide as a page, in colours for colour-blind readers.
+"""Figures of a study for print.
+
+Above MANY_VOLUMES they show distributions, and the worst and median volumes.
 
 Dice score, Jaccard index and predicted IoU have no unit. They are NaN in slices without lung.
 """
@@ -10,81 +12,66 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import LogLocator, NullFormatter
 from scipy import stats
 
 from sam_lungs.prompts.protocols import PROTOCOLS
 from sam_lungs.study.metrics import METRICS
+from sam_lungs.summary.figure_style import (
+    ALL_COLOR,
+    METRIC_NAMES,
+    NO_LUNG_COLOR,
+    PAGE_WIDTH_INCHES,
+    STYLE,
+    SUBSET_STYLES,
+    UNNAMED,
+    short_name,
+)
+from sam_lungs.summary.figures_of_many import draw_density, draw_distributions, worst_and_median
 from sam_lungs.summary.statistics import CONFIDENCE
 from sam_lungs.utils.files import atomic_write
 
-# Used for drawing and for saving, because matplotlib makes some texts only when it saves.
-STYLE = {
-    "font.size": 8,
-    "axes.titlesize": "medium",
-    "figure.labelsize": "medium",
-    "figure.constrained_layout.use": True,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.alpha": 0.3,
-    "legend.frameon": False,
-    "lines.linewidth": 0.8,
-    "lines.markersize": 3.5,
-    "lines.markeredgewidth": 0.7,
-    "errorbar.capsize": 3,
-    "boxplot.patchartist": True,
-    "boxplot.showmeans": True,
-    "boxplot.medianprops.color": "black",
-    "boxplot.meanprops.marker": "D",
-    "boxplot.meanprops.markersize": 3.5,
-    "boxplot.meanprops.markerfacecolor": "white",
-    "boxplot.meanprops.markeredgecolor": "black",
-    "boxplot.flierprops.marker": ".",
-    "boxplot.flierprops.markersize": 2,
-    "savefig.dpi": 150,
-    # Makes the identifiers in an SVG the same in every run.
-    "svg.hashsalt": "sam_lungs",
-}
-PAGE_WIDTH_INCHES = 7
-
-# A colour of Okabe and Ito's palette and a marker for each subset, in alphabetical order. Slices
-# whose subset is not known are drawn alike, under the name UNNAMED.
-SUBSET_STYLES = (("#0072B2", "o"), ("#E69F00", "^"), ("#009E73", "s"), ("#CC79A7", "D"))
-UNNAMED = "slices"
-METRIC_NAMES = {"jaccard": "Jaccard index", "dice": "Dice score"}
+# With more volumes, figures show distributions and some volumes in place of every one.
+MANY_VOLUMES = 60
+# By file type: without the time of writing, the same figure gives the same bytes.
+METADATA = {"svg": {"Date": None}, "png": {}, "pdf": {"CreationDate": None}}
 
 
 @rc_context(STYLE)
 def draw_box_plots(slices: pd.DataFrame) -> Figure:
     """Draw box plots of both metrics over slices with lung: all, each subset, each volume.
 
-    The label of a box has its number n of slices. One subset alone has no box of its own.
+    The label of a box has its number n of slices. One subset alone has no box of its own. Of more
+    than MANY_VOLUMES, see `draw_distributions`.
 
     slices: columns `image`, `subset`, `jaccard`, `dice`.
     """
     slices = _with_style(slices)
     with_lung = slices[slices["dice"].notna()]
-    boxes = [("all", with_lung, "#BBBBBB")]
+    if _are_many(slices):
+        return draw_distributions(with_lung)
+    boxes = [("all", with_lung, ALL_COLOR)]
     for column in (["subset"] if slices["subset"].nunique() > 1 else []) + ["image"]:
         for name, rows in with_lung.groupby(column, sort=column == "subset"):
             boxes.append((name, rows, rows["color"].iloc[0]))
 
     figure = Figure(figsize=(PAGE_WIDTH_INCHES, 7.5))
-    for axes, metric in zip(figure.subplots(2, 1, sharex=True), METRICS, strict=True):
+    panels = figure.subplots(len(METRICS), 1, sharex=True, sharey=True)
+    for axes, metric in zip(panels, METRICS, strict=True):
         drawn = axes.boxplot([rows[metric] for _, rows, _ in boxes])
         for patch, (_, _, color) in zip(drawn["boxes"], boxes, strict=True):
             patch.set_facecolor(color)
         axes.set_ylabel(METRIC_NAMES[metric])
-    labels = [f"{name.removeprefix('image_')} (n = {len(rows)})" for name, rows, _ in boxes]
+    labels = [f"{short_name(name)} (n = {len(rows)})" for name, rows, _ in boxes]
     axes.set_xticks(range(1, len(boxes) + 1), labels, rotation=90)
     figure.legend(
-        handles=[drawn["medians"][0], drawn["means"][0]],
-        labels=["median", "mean"],
+        handles=[drawn["medians"][0], drawn["means"][0], *(subsets := _subset_patches(slices))],
+        labels=["median", "mean", *(patch.get_label() for patch in subsets)],
         title="box: quartiles; whiskers: at most 1.5 box lengths; dots: slices beyond the whiskers",
         loc="outside upper center",
-        ncols=2,
+        ncols=6,
     )
     return figure
 
@@ -93,27 +80,37 @@ def draw_box_plots(slices: pd.DataFrame) -> Figure:
 def draw_along_slices(slices: pd.DataFrame) -> Figure:
     """Draw Dice along the slices of each volume, one panel each; slices without lung are grey.
 
+    Of more than MANY_VOLUMES, those of `worst_and_median`.
+
     slices: columns `image`, `subset`, `slice`, `dice`.
     """
     slices = _with_style(slices)
-    images = slices["image"].unique()
-    columns = min(len(images), 4)
-    rows = -(-len(images) // columns)
-    figure = Figure(figsize=(PAGE_WIDTH_INCHES, max(2.5, 1.35 * rows + 0.3)))
+    titles, columns = {image: short_name(image) for image in slices["image"].unique()}, 4
+    if _are_many(slices):
+        titles, columns = worst_and_median(slices), 3
+    slices = slices[slices["image"].isin(titles)]
+    columns = min(len(titles), columns)
+    rows = -(-len(titles) // columns)
+    figure = Figure(figsize=(PAGE_WIDTH_INCHES, max(2.5, 1.35 * rows + 0.5)))
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
-    for image, axes in zip(images, panels, strict=False):
+    for (image, title), axes in zip(titles.items(), panels, strict=False):
         volume = slices[slices["image"] == image].sort_values("slice")
         edges = np.append(volume["slice"], volume["slice"].iloc[-1] + 1) - 0.5
-        without_lung = {"color": "#E5E5E5", "transform": axes.get_xaxis_transform()}
+        without_lung = {"color": NO_LUNG_COLOR, "transform": axes.get_xaxis_transform()}
         axes.stairs(volume["dice"].isna(), edges, fill=True, **without_lung)
         # With markers, because a line does not show a slice between two gaps.
         style = {"color": volume["color"].iloc[0], "marker": ".", "markersize": 2}
         axes.plot(volume["slice"], volume["dice"], **style)
-        axes.set(xlim=(edges[0], edges[-1]), title=image.removeprefix("image_"))
-    for axes in panels[len(images) :]:
+        axes.set(xlim=(edges[0], edges[-1]), title=title)
+    for axes in panels[len(titles) :]:
         axes.set_axis_off()
-    figure.supxlabel("slice number (grey: no lung)")
+    figure.supxlabel("slice number")
     figure.supylabel(METRIC_NAMES["dice"])
+    figure.legend(
+        handles=[*_subset_patches(slices), Patch(color=NO_LUNG_COLOR, label="no lung")],
+        loc="outside upper center",
+        ncols=6,
+    )
     return figure
 
 
@@ -121,12 +118,17 @@ def draw_along_slices(slices: pd.DataFrame) -> Figure:
 def draw_predicted_iou(slices: pd.DataFrame) -> Figure | None:
     """Draw Dice of the slices with lung against the predicted IoU; `None` where there is none.
 
-    slices: columns `subset`, `dice` and perhaps `score`, the predicted IoU.
+    Of more than MANY_VOLUMES, see `draw_density`.
+
+    slices: columns `image`, `subset`, `dice` and perhaps `score`, the predicted IoU.
     """
-    known = slices.reindex(columns=["subset", "score", "dice"]).dropna(subset=["score", "dice"])
+    known = slices.reindex(columns=["image", "subset", "score", "dice"])
+    known = known.dropna(subset=["score", "dice"])
     if known.empty:
         return None
-    figure, axes = _scatter(known, "score", "dice")
+    draw = draw_density if _are_many(known) else _scatter
+    figure = draw(known, "score", "dice")
+    axes = figure.axes[0]
     iou = np.linspace(known["score"].min(), known["score"].max(), 100)
     axes.plot(iou, 2 * iou / (1 + iou), "k--", label="Dice if the predicted IoU were exact")
     axes.set_xlabel("predicted IoU (the model's own estimate of the Jaccard index)")
@@ -146,7 +148,8 @@ def draw_published(pairs: pd.DataFrame) -> Figure:
     pairs: columns `subset`, `dice_published`, `dice_reproduced`.
     """
     known = pairs.dropna(subset=["dice_published", "dice_reproduced"])
-    figure, axes = _scatter(known, "dice_published", "dice_reproduced")
+    figure = _scatter(known, "dice_published", "dice_reproduced")
+    axes = figure.axes[0]
     axes.axline((1, 1), slope=1, color="black", linestyle="--", label="equal")
     axes.set(aspect="equal", xlabel="published Dice score", ylabel="reproduced Dice score")
     axes.set_title(f"{len(known)} slices with lung")
@@ -215,13 +218,13 @@ def draw_effort(runs: pd.DataFrame) -> Figure:
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Write a figure as `name.svg` and `name.png`; the same figure gives the same bytes.
+    """Write a figure as `name.svg`, `name.png` and `name.pdf`; it gives the same bytes again.
 
     Raises `InputError` when they cannot be written.
     """
-    for suffix in ("svg", "png"):
+    for suffix, metadata in METADATA.items():
         with rc_context(STYLE), atomic_write(folder / f"{name}.{suffix}") as temporary:
-            figure.savefig(temporary, metadata={"Date": None})
+            figure.savefig(temporary, metadata=metadata)
 
 
 def _with_style(slices: pd.DataFrame) -> pd.DataFrame:
@@ -231,18 +234,28 @@ def _with_style(slices: pd.DataFrame) -> pd.DataFrame:
     """
     subsets = slices["subset"].fillna(UNNAMED)
     styles = dict(zip(sorted(subsets.unique()), cycle(SUBSET_STYLES), strict=False))
-    return slices.assign(
-        subset=subsets,
-        color=[styles[name][0] for name in subsets],
-        marker=[styles[name][1] for name in subsets],
+    color, marker = (
+        subsets.map({name: style[i] for name, style in styles.items()}) for i in (0, 1)
     )
+    return slices.assign(subset=subsets, color=color, marker=marker)
 
 
-def _scatter(slices: pd.DataFrame, x: str, y: str) -> tuple[Figure, Axes]:
+def _are_many(slices: pd.DataFrame) -> bool:
+    return slices["image"].nunique() > MANY_VOLUMES
+
+
+def _subset_patches(slices: pd.DataFrame) -> list[Patch]:
+    """Return the entries of the legend for the colours of several subsets; one needs none."""
+    styles = slices.drop_duplicates("subset").sort_values("subset")
+    patches = [Patch(color=row.color, label=row.subset) for row in styles.itertuples()]
+    return patches if len(patches) > 1 else []
+
+
+def _scatter(slices: pd.DataFrame, x: str, y: str) -> Figure:
     """Draw a marker for each slice, in the style of its subset."""
     figure = Figure(figsize=(5, 4.5))
     axes = figure.subplots()
     for (subset, color, marker), rows in _with_style(slices).groupby(["subset", "color", "marker"]):
         style = {"color": color, "marker": marker, "markerfacecolor": "none", "linestyle": ""}
         axes.plot(rows[x], rows[y], label=subset, **style)
-    return figure, axes
+    return figure

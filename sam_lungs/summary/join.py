@@ -3,6 +3,8 @@
 import re
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,17 +12,19 @@ import pandas as pd
 
 from sam_lungs.study import layout, results
 from sam_lungs.study.explore.layout import EXPLORE_FOLDER
-from sam_lungs.study.metrics import volume_metrics_in
+from sam_lungs.study.metrics import metrics_in, volume_metrics_in
 from sam_lungs.study.run_record import RunRecord
 from sam_lungs.summary.exposure import exposure_of_run
 from sam_lungs.summary.patients import Patients
 from sam_lungs.summary.statistics import estimate, interval_name, summarize_cases
 from sam_lungs.utils.errors import InputError
-from sam_lungs.utils.files import remove
+from sam_lungs.utils.files import atomic_write, remove
 
 # The authors' files have the time of their run in their names: raw_data_2023-05-27_09-43-55.csv
 PUBLISHED_NAME = re.compile(r"raw_data_[\d_-]+\.csv")
 
+# Only these files of a volume are read, and verified.
+READ = (layout.RAW_DATA_NAME, layout.SUMMARY_NAME, layout.EMPTY_SLICES_NAME)
 NO_TABLE = f"has no {layout.RAW_DATA_NAME}"
 NO_METRICS = "has no reference masks in the slices with prompts, so no metrics"
 # Folders beside those of the volumes.
@@ -45,7 +49,7 @@ class JoinedResults(NamedTuple):
     empty_slices: a row per volume whose slices without lung were segmented too; may be empty.
     left_out: for each folder that is not in the tables, a line that says why. patients_from: where
     patients and subsets come from.
-    records: of the volumes that have one, by image.
+    records: of the volumes that have one, by image; without `command`, and `files` are only READ.
     """
 
     slices: pd.DataFrame
@@ -74,7 +78,7 @@ def join_results(folder: Path, patients: Patients | None = None) -> JoinedResult
     tables, rows, empty_slices, left_out, records = [], [], [], [], {}
     for volume_folder in sorted(path for path in folder.iterdir() if path.is_dir()):
         image = volume_folder.name
-        record = RunRecord.read(volume_folder)
+        record = _read_record(volume_folder)
         path = _find_table(volume_folder, record)
         if path == NO_TABLE and image in OTHER_FOLDERS:
             continue
@@ -148,17 +152,38 @@ def print_means(joined: JoinedResults) -> None:
     print(joined.intervals.round(4).to_string(index=False))
 
 
-def write_tables(joined: JoinedResults, output_folder: Path) -> None:
+def write_tables(joined: JoinedResults, output_folder: Path, parquet: bool = False) -> None:
     """Write the tables, see TABLES; an empty table is not written, and an older one removed.
+
+    parquet: write each table as Parquet too, which large tables are read from in less time.
 
     Raises `InputError` when they cannot be written.
     """
     for name, file_name in TABLES.items():
-        table = getattr(joined, name)
+        table, path = getattr(joined, name), output_folder / file_name
         if len(table):
-            results.write_csv(table, output_folder / file_name)
+            results.write_csv(table, path)
         else:
-            remove(output_folder / file_name)
+            remove(path)
+        if len(table) and parquet:
+            with atomic_write(path.with_suffix(".parquet")) as temporary:
+                table.to_parquet(temporary, index=False)
+        else:  # one of an earlier run would disagree with the CSV file
+            remove(path.with_suffix(".parquet"))
+
+
+def check_parquet() -> None:
+    """Raise `InputError` when the package that writes Parquet is missing."""
+    if find_spec("pyarrow") is None:
+        raise InputError("--parquet: pyarrow is not installed; run: pip install .[parquet]")
+
+
+def _read_record(folder: Path) -> RunRecord | None:
+    """Read a volume's run.json without what would fill the memory."""
+    if record := RunRecord.read(folder):
+        files = {name: record.files[name] for name in READ if name in record.files}
+        record = replace(record, command=[], files=files)
+    return record
 
 
 def _recorded(record: RunRecord | None) -> tuple[str | None, str | None]:
@@ -191,8 +216,9 @@ def _volume_row(table: pd.DataFrame) -> dict:
     has_lung = table["lung_pixels"] > 0 if "lung_pixels" in table else table["jaccard"].notna()
     lung_slices = has_lung.sum()
     row = {"image": table["image"].iloc[0], "slices": len(table), "lung_slices": lung_slices}
-    for metric in results.summarize(table).to_dict("records"):
-        row |= {f"{metric['metric']}_{name}": metric[name] for name in results.STATISTICS}
+    for metric in metrics_in(table):
+        statistics = results.statistics_in(table[metric])
+        row |= {f"{metric}_{name}": value for name, value in statistics.items()}
     if "predicted_pixels" in table:  # not in the authors' tables
         row["lung_slices_dice"] = results.lung_slices_dice(table)
     if "interactions" in table and table["interactions"].notna().any():
@@ -204,7 +230,8 @@ def _summarize(slices: pd.DataFrame, volumes: pd.DataFrame) -> pd.DataFrame:
     """Return a row per metric, over all slices; those of whole volumes are over the volumes."""
     names = [*volume_metrics_in(volumes), *(["interactions"] if "interactions" in volumes else [])]
     of_volumes = results.statistics_of(volumes[names]).assign(slices=pd.NA)
-    return pd.concat([results.summarize(slices), of_volumes], ignore_index=True)
+    summary = pd.concat([results.summarize(slices), of_volumes], ignore_index=True)
+    return summary.astype({"slices": "Int64"})
 
 
 def _empty_row(folder: Path) -> dict:

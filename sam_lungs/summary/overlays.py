@@ -51,15 +51,18 @@ def read_processed(results_folder: Path) -> ProcessedVolume | None:
     Returns `None` for a run without `--save_masks`, for masks that were scored without their image,
     and for a folder without `run.json`, such as the authors' published ones.
 
-    The result files are not verified; `join_results` does that.
-
-    Raises `InputError` when a file is missing or cannot be read, or an input file was changed.
+    Raises `InputError` when a file is missing or cannot be read, or was changed.
     """
     record = RunRecord.read(results_folder)
     if record is None or MASKS_NAME not in (record.files or {}):
         return None
     if record.predictions and not record.image:
         return None
+    if changed := record.changed_file(results_folder):
+        raise InputError(
+            f"{changed}: missing, or changed since its run; process its image again, with"
+            " --overwrite"
+        )
     path = results_folder / RUN_NAME
     try:
         case = read_case(_files(record))

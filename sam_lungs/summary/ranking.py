@@ -47,8 +47,13 @@ def rank_runs(runs: dict[str, JoinedResults], metric: str = "dice") -> pd.DataFr
         }
     )
     if len(cases) >= FEWEST_CASES:
-        drawn = draw_cases(len(cases))
-        means = np.column_stack([cases[run].to_numpy()[drawn].mean(axis=1) for run in runs])
+        of_runs = [cases[run].to_numpy() for run in runs]
+        means = np.concatenate(
+            [
+                np.column_stack([each[drawn].mean(axis=1) for each in of_runs])
+                for drawn in draw_cases(len(cases))
+            ]
+        )
         ranks = _ranks(means, metric)
         first = (ranks == 1).mean(axis=0)
         ends = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]

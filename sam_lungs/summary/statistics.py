@@ -5,7 +5,7 @@ Intervals are therefore over cases, never over slices. All are percentiles of th
 cases; `benchmarks/intervals.py` measures how often they hold the true mean.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,8 @@ from sam_lungs.study.metrics import metrics_in, volume_metrics_in
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
 SEED = 0
+# So many drawn cases are in memory at once.
+BLOCK = 1_000_000
 # With fewer cases there is no interval; below the second number it is called approximate.
 FEWEST_CASES = 6
 APPROXIMATE_BELOW = 50
@@ -71,10 +73,17 @@ def estimate(volumes: pd.DataFrame) -> pd.DataFrame:
     return table.astype({"slices": "Int64"})
 
 
-def draw_cases(cases: int) -> np.ndarray:
-    """Return the bootstrap's draws of cases with replacement: (RESAMPLES, cases) int indices."""
+def draw_cases(cases: int) -> Iterator[np.ndarray]:
+    """Yield the bootstrap's RESAMPLES draws of cases with replacement, in blocks that fit memory.
+
+    A block is an array (draws, cases) of int indices with at most BLOCK of them, or one draw. The
+    draws do not depend on the size of the blocks.
+    """
     # Not by SciPy: the last digit of its limits depends on its version.
-    return np.random.default_rng(SEED).integers(cases, size=(RESAMPLES, cases))
+    random = np.random.default_rng(SEED)
+    at_once = max(BLOCK // cases, 1)
+    for start in range(0, RESAMPLES, at_once):
+        yield random.integers(cases, size=(min(at_once, RESAMPLES - start), cases))
 
 
 def bootstrap_interval(
@@ -82,7 +91,7 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Return a statistic's bootstrap interval: percentiles over RESAMPLES draws of the cases.
 
-    statistic: takes an array (RESAMPLES, cases) per sample, and `axis`.
+    statistic: takes an array (draws, cases) per sample, and `axis`.
     samples: arrays (cases,). A draw takes the same cases from each.
 
     Returns NaN for fewer than FEWEST_CASES cases.
@@ -90,8 +99,9 @@ def bootstrap_interval(
     cases = len(samples[0])
     if cases < FEWEST_CASES:
         return np.nan, np.nan
-    drawn = draw_cases(cases)
-    values = statistic(*(sample[drawn] for sample in samples), axis=1)
+    values = np.concatenate(
+        [statistic(*(sample[drawn] for sample in samples), axis=1) for drawn in draw_cases(cases)]
+    )
     return tuple(np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist())
 
 

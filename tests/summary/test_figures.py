@@ -1,13 +1,19 @@
+import os
+import subprocess
+import sys
 from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
 from sam_lungs.prompts.protocols import PROTOCOLS
 from sam_lungs.summary.figures import (
+    MANY_VOLUMES,
     draw_along_slices,
     draw_box_plots,
     draw_predicted_iou,
@@ -73,13 +79,17 @@ def points_of(axes) -> np.ndarray:
 
 
 def test_texts_are_readable_and_titles_do_not_overlap(slices):
-    for figure in (
+    check_texts(
         draw_box_plots(slices),
         draw_along_slices(slices),
         draw_predicted_iou(slices),
         draw_published(published(slices)),
         draw_prompt_effects(EFFECTS),
-    ):
+    )
+
+
+def check_texts(*drawn: Figure) -> None:
+    for figure in drawn:
         figure.draw_without_rendering()
         width, height = figure.get_size_inches()
         assert width <= 7
@@ -126,6 +136,116 @@ def test_each_volume_has_a_panel_with_gaps_in_slices_without_lung(slices):
         without_lung, edges, _ = grey.get_data()
         np.testing.assert_array_equal(without_lung, volume["dice"].isna())
         np.testing.assert_array_equal(edges[:-1] + 0.5, volume["slice"])
+
+
+def test_the_legend_names_the_colors_of_several_subsets(slices):
+    names = sorted(slices["subset"].fillna("slices").unique())
+    named = names if len(names) > 1 else []
+    for draw, further in ((draw_along_slices, ["no lung"]), (draw_box_plots, ["median", "mean"])):
+        (legend,) = draw(slices).legends
+        texts = [text.get_text() for text in legend.get_texts()]
+        assert sorted(texts) == sorted([*named, *further])
+
+
+def test_jaccard_and_dice_have_the_same_limits(slices):
+    jaccard, dice = draw_box_plots(slices).axes
+    assert jaccard.get_ylim() == dice.get_ylim()
+
+
+def test_nearly_equal_values_have_ticks_without_an_offset():
+    dice = 0.9 + np.arange(5) / 1e7
+    columns = {"image": "a", "subset": None, "slice": range(5), "jaccard": dice, "dice": dice}
+    for draw in (draw_along_slices, draw_box_plots):
+        figure = draw(pd.DataFrame(columns))
+        figure.draw_without_rendering()
+        for axes in figure.axes:
+            assert axes.yaxis.get_offset_text().get_text() == ""
+
+
+def many(volumes: int) -> pd.DataFrame:
+    """Return volumes of two subsets with 10 slices, the first without lung; the last is the best.
+
+    Jaccard and Dice of a slice are its volume's share of the best, plus or minus up to 1 %.
+    """
+    number, index = np.divmod(np.arange(10 * volumes), 10)
+    dice = np.where(index == 0, np.nan, (number + 1) / volumes + (index - 5) / 400)
+    return pd.DataFrame(
+        {
+            "image": [f"image_a_rather_long_name_of_a_volume_{each:04d}" for each in number],
+            "subset": np.where(number % 3 == 0, "north", "south"),
+            "slice": index,
+            "jaccard": dice / 1.02,
+            "dice": dice / 1.02,
+            "score": dice / 1.03,
+        }
+    )
+
+
+def test_up_to_60_volumes_are_all_drawn():
+    assert MANY_VOLUMES == 60
+    slices = many(60)
+    assert len(draw_along_slices(slices).axes) == 60
+    assert len(draw_box_plots(slices).axes[1].get_xticklabels()) == 1 + 2 + 60
+
+
+def test_of_many_volumes_the_worst_and_the_median_are_drawn():
+    figure = draw_along_slices(many(61))
+    titles = [axes.get_title() for axes in figure.axes]
+    numbers = [*range(6), *range(27, 33)]  # volume 30 is the median
+    ranks = ["worst"] * 6 + ["median"] * 6
+    for title, number, rank in zip(titles, numbers, ranks, strict=True):
+        assert title == f"{rank}: a_rather_lo…_volume_{number:04d}"
+
+
+def test_of_many_volumes_distributions_are_drawn():
+    slices = many(61)
+    with_lung = slices.dropna(subset="dice")
+    figure = draw_box_plots(slices)
+    over_slices, over_volumes, *_ = figure.axes
+    assert len(figure.axes) == 4
+    assert len({axes.get_ylim() for axes in figure.axes}) == 1
+    for axes, tables in (
+        (over_slices, with_lung),
+        (over_volumes, with_lung.groupby("image")[["jaccard"]].mean()),
+    ):
+        means = [line.get_ydata()[0] for line in axes.lines if line.get_marker() == "D"]
+        of_all = tables["jaccard"].mean()
+        assert means[0] == pytest.approx(of_all)
+        assert len(means) == 3
+    labels = [label.get_text() for label in figure.axes[-1].get_xticklabels()]
+    assert labels == ["all (n = 61)", "north (n = 21)", "south (n = 40)"]
+    histogram = over_slices.patches[0].get_data()
+    counts = histogram.values - histogram.baseline
+    expected, _ = np.histogram(with_lung["jaccard"], histogram.edges)
+    np.testing.assert_allclose(counts / counts.max(), expected / expected.max())
+
+
+def test_of_many_subsets_only_all_volumes_have_a_distribution():
+    slices = many(61)
+    figure = draw_box_plots(slices.assign(subset=slices["image"]))
+    labels = [label.get_text() for label in figure.axes[-1].get_xticklabels()]
+    assert labels == ["all (n = 61)"]
+
+
+def test_of_many_volumes_the_density_of_slices_is_drawn():
+    axes, colors = draw_predicted_iou(many(61)).axes
+    (image,) = axes.collections
+    assert image.get_rasterized()
+    assert image.get_array().sum() == 61 * 9
+    assert colors.get_ylabel() == "slices"
+
+
+def test_figures_of_many_volumes_do_not_grow_with_their_number(tmp_path):
+    for volumes in (100, 400):
+        save_figure(draw_predicted_iou(many(volumes)), tmp_path, f"iou_{volumes}")
+    for kind in ("svg", "pdf"):
+        small, large = (tmp_path / f"iou_{volumes}.{kind}" for volumes in (100, 400))
+        assert large.stat().st_size < 1.3 * small.stat().st_size
+
+
+def test_texts_of_figures_of_many_volumes_are_readable():
+    slices = many(61)
+    check_texts(draw_box_plots(slices), draw_along_slices(slices), draw_predicted_iou(slices))
 
 
 @pytest.mark.parametrize("volumes", range(1, 11))
@@ -203,12 +323,14 @@ def test_no_curve_for_one_protocol_or_unknown_protocols():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["paper", "my own"]
 
 
+@pytest.mark.parametrize("slices", ["two phantoms"], indirect=True)
 def test_figure_files_are_valid_and_reproducible(tmp_path, slices):
     folders = tmp_path / "a", tmp_path / "b"
     for folder in folders:
         save_figure(draw_box_plots(slices), folder, "boxes")
         save_figure(draw_predicted_iou(slices), folder, "iou")
-    names = ["boxes.png", "boxes.svg", "iou.png", "iou.svg"]
+    kinds = ("pdf", "png", "svg")
+    names = [f"{name}.{kind}" for name in ("boxes", "iou") for kind in kinds]
     for folder in folders:
         assert sorted(path.name for path in folder.iterdir()) == names
     for name in names:
@@ -216,9 +338,34 @@ def test_figure_files_are_valid_and_reproducible(tmp_path, slices):
         assert first.read_bytes() == second.read_bytes()
     with Image.open(tmp_path / "a" / "boxes.png") as picture:
         assert picture.format == "PNG"
-        assert picture.width == 7 * 150
+        assert picture.width == 7 * 300
     root = ElementTree.parse(tmp_path / "a" / "boxes.svg").getroot()
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    texts = ["".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"Jaccard index", "Dice score", "median"} <= set(texts)
+    assert (tmp_path / "a" / "boxes.pdf").read_bytes().startswith(b"%PDF-")
+
+
+DRAW = """
+import sys
+from pathlib import Path
+import pandas as pd
+from sam_lungs.summary.figures import draw_box_plots, save_figure
+columns = {"subset": None, "slice": 0, "jaccard": 0.5, "dice": 0.6}
+save_figure(draw_box_plots(pd.DataFrame([{"image": "a", **columns}])), Path(sys.argv[1]), "boxes")
+"""
+
+
+def test_other_processes_write_the_same_bytes(tmp_path):
+    # The seed of the hashes of strings, and so of the order of sets, is another one there.
+    environment = os.environ | {"PYTHONHASHSEED": "1"}
+    command = [sys.executable, "-c", DRAW, tmp_path / "there"]
+    subprocess.run(command, env=environment, check=True, cwd=ROOT)
+    columns = {"subset": None, "slice": 0, "jaccard": 0.5, "dice": 0.6}
+    save_figure(draw_box_plots(pd.DataFrame([{"image": "a", **columns}])), tmp_path, "boxes")
+    for kind in ("pdf", "png", "svg"):
+        there = tmp_path / "there" / f"boxes.{kind}"
+        assert there.read_bytes() == (tmp_path / there.name).read_bytes(), kind
 
 
 def test_a_figure_that_cannot_be_written_raises(tmp_path, slices):

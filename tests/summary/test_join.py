@@ -8,8 +8,11 @@ from conftest import ROOT
 from results_folders import RECORD, write_volume
 
 from sam_lungs.study.results import EmptySlice, SliceResult
+from sam_lungs.summary import join as join_module
 from sam_lungs.summary.join import (
+    TABLES,
     JoinedResults,
+    check_parquet,
     join_results,
     warn_of_unknown_patients,
     write_tables,
@@ -60,6 +63,33 @@ def test_joined_tables_equal_hand_computed_values(tmp_path):
     assert summary[1][-1] == "3"
     assert summary[3][0] == "lung_slices_dice"
     assert summary[4] == ["interactions", "5.0", "5.0", "5.0", "0.0", ""]
+
+
+def test_parquet_files_hold_the_tables(tmp_path):
+    pytest.importorskip("pyarrow")
+    check_parquet()
+    for image in "abcdefg":
+        write_volume(tmp_path / image, SLICES, of_volume={"dice_3d": 0.5})
+    joined = join_results(tmp_path)
+    write_tables(joined, tmp_path, parquet=True)
+    for name, file_name in TABLES.items():
+        path = (tmp_path / file_name).with_suffix(".parquet")
+        if len(table := getattr(joined, name)):
+            assert pd.read_parquet(path).to_csv(index=False) == table.to_csv(index=False)
+        assert path.exists() == (name != "empty_slices")
+
+
+def test_a_parquet_file_of_an_earlier_run_is_removed(tmp_path):
+    write_volume(tmp_path / "image", SLICES)
+    (tmp_path / "joint_raw_data.parquet").touch()
+    join(tmp_path, tmp_path)
+    assert not (tmp_path / "joint_raw_data.parquet").exists()
+
+
+def test_parquet_without_its_package_is_refused(monkeypatch):
+    monkeypatch.setattr(join_module, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"pip install \.\[parquet\]"):
+        check_parquet()
 
 
 def test_metrics_of_whole_volumes_are_joined(tmp_path):
@@ -329,6 +359,30 @@ def test_a_changed_or_invalid_table_is_refused(tmp_path, text):
     (tmp_path / "theirs" / "image_c" / "raw_data_2023-05-27_09-43-55.csv").write_text(text)
     with pytest.raises(InputError, match=r"image_c.*not a table of slices"):
         join_results(tmp_path / "theirs")
+
+
+@pytest.mark.parametrize("name", ["raw_data.csv", "results.csv", "empty_slices.csv"])
+def test_a_changed_or_missing_file_that_is_read_is_refused(tmp_path, name):
+    write_volume(tmp_path / "image", SLICES, empty_slices=[EmptySlice(0, 2, 0, 0.0)])
+    path = tmp_path / "image" / name
+    path.write_bytes(path.read_bytes().replace(b"0", b"1", 1))
+    with pytest.raises(InputError, match=rf"{name}: missing, or changed since its run"):
+        join_results(tmp_path)
+    path.unlink()
+    with pytest.raises(InputError, match=rf"{name}: missing, or changed since its run"):
+        join_results(tmp_path)
+
+
+def test_files_that_are_not_read_are_neither_needed_nor_kept_in_memory(tmp_path):
+    folder = tmp_path / "image"
+    folder.mkdir()
+    (folder / "predicted_masks.nii.gz").write_bytes(b"masks")
+    write_volume(folder, SLICES, replace(RECORD, command=["process_image.py", "-i", "a", "b"]))
+    (folder / "predicted_masks.nii.gz").unlink()
+    joined = join_results(tmp_path)
+    assert joined.summary["slices"][0] == 2
+    assert list(joined.records["image"].files) == ["raw_data.csv", "results.csv"]
+    assert joined.records["image"].command == []
 
 
 def test_folders_without_volumes_are_refused(tmp_path):

@@ -21,7 +21,6 @@ from sam_lungs.study.layout import MASKS_NAME
 from sam_lungs.study.metrics import overlap
 from sam_lungs.study.results import SliceResult
 from sam_lungs.summary import overlays
-from sam_lungs.summary.join import join_results
 from sam_lungs.summary.overlays import (
     CONTOUR_RGB,
     GIF_FRAMES,
@@ -237,11 +236,11 @@ def test_predicted_masks_of_another_run_are_refused(pair, process):
     path = folder / MASKS_NAME
     path.unlink()
     with pytest.raises(InputError, match=r"predicted_masks\.nii\.gz: missing"):
-        join_results(folder.parent)
+        read_processed(folder)
     for other in (MASKS, MASKS[:, :, 1:], MASKS[1:]):
         save_nifti(path, other)
         with pytest.raises(InputError, match=r"predicted_masks\.nii\.gz: .*changed since"):
-            join_results(folder.parent)
+            read_processed(folder)
 
 
 def test_an_invalid_record_is_refused(pair, process):

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from sam_lungs.summary import paired
 from sam_lungs.summary.paired import EXACT_CASES, holm, permutation_p, rank_biserial, wilcoxon_p
 from sam_lungs.summary.statistics import RESAMPLES
 
@@ -36,6 +37,15 @@ def test_permutation_p_is_exact_up_to_13_cases():
     assert EXACT_CASES == 13
     assert permutation_p(np.arange(1, 14)) == 2 / 2**13
     assert permutation_p(np.arange(1, 31)) == 2 / (RESAMPLES + 1)
+
+
+def test_permutation_p_does_not_depend_on_how_many_ways_are_in_memory(monkeypatch):
+    differences = np.random.default_rng(3).normal(0.1, 0.5, 30)
+    at_once = permutation_p(differences)
+    for ways in (500, RESAMPLES):
+        monkeypatch.setattr(paired, "AT_ONCE", ways)
+        assert permutation_p(differences) == at_once
+    assert 0.05 < at_once < 0.95
 
 
 def test_resampled_permutation_p_is_close_to_the_normal_one_and_repeatable():

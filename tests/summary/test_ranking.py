@@ -55,7 +55,7 @@ def test_shares_and_intervals_are_those_of_the_draws():
     random = np.random.default_rng(1)
     values = {name: random.normal(0.9, 0.05, 12) for name in "abcd"}
     table = rank_runs({name: run_of_cases(each) for name, each in values.items()})
-    drawn = draw_cases(12)
+    (drawn,) = draw_cases(12)
     means = np.array([values[name][drawn].mean(axis=1) for name in table["run"]])
     # Ranks, counted: one more than the number of better runs.
     ranks = 1 + (means[:, None] < means[None]).sum(axis=1)

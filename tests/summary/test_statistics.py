@@ -1,8 +1,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sam_lungs.summary import statistics
+from sam_lungs.summary.paired import rank_biserial
 from sam_lungs.summary.statistics import (
     bootstrap_interval,
     estimate,
@@ -176,6 +179,28 @@ def test_the_bootstrap_interval_is_the_same_with_every_version_of_scipy():
     drawn = np.random.default_rng(0).integers(len(SPREAD), size=(10_000, len(SPREAD)))
     means = SPREAD[drawn].mean(axis=1)
     assert bootstrap_interval(np.mean, SPREAD) == tuple(np.quantile(means, [0.025, 0.975]))
+
+
+@settings(max_examples=30)
+@given(
+    cases=st.one_of(st.integers(6, 60), st.integers(1000, 2500)),
+    block=st.integers(1, 100_000),
+    resamples=st.integers(1, 40),
+    seed=st.integers(0, 1000),
+)
+def test_the_bootstrap_in_blocks_is_that_of_all_draws_at_once(cases, block, resamples, seed):
+    values = np.random.default_rng(seed).normal(size=cases)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "BLOCK", block)
+        patch.setattr(statistics, "RESAMPLES", resamples)
+        blocks = list(statistics.draw_cases(cases))
+        intervals = [bootstrap_interval(each, values) for each in (np.mean, rank_biserial)]
+    assert all(drawn.size <= max(block, cases) for drawn in blocks)
+    drawn = np.random.default_rng(statistics.SEED).integers(cases, size=(resamples, cases))
+    np.testing.assert_array_equal(np.concatenate(blocks), drawn)
+    for statistic, interval in zip((np.mean, rank_biserial), intervals, strict=True):
+        of_all = statistic(values[drawn], axis=1)
+        assert interval == tuple(np.quantile(of_all, [(1 - 0.95) / 2, (1 + 0.95) / 2]))
 
 
 def test_one_case_has_means_but_no_interval():
