@@ -8,10 +8,13 @@ from pathlib import Path
 from sam_lungs.study.results import write_csv
 from sam_lungs.summary.compare import COMPARISON_NAME, compare_runs, read_runs
 from sam_lungs.summary.join import warn_of_unknown_patients
-from sam_lungs.summary.models import MODELS_NAME, different_inputs, models_table
+from sam_lungs.summary.mixing import MixingOptions
+from sam_lungs.summary.models import MODELS_NAME, models_table
 from sam_lungs.summary.paired import EXACT_CASES
 from sam_lungs.summary.patients import PatientOptions
 from sam_lungs.summary.ranking import RANKING_NAME, rank_runs
+from sam_lungs.summary.references import different_inputs
+from sam_lungs.summary.settings import settings_of_runs
 from sam_lungs.summary.statistics import APPROXIMATE_BELOW, CONFIDENCE, FEWEST_CASES, RESAMPLES
 from sam_lungs.utils.cli import option, parse_options, run_script
 from sam_lungs.utils.files import remove
@@ -27,7 +30,7 @@ SENTENCE = (
 
 
 @dataclass(frozen=True)
-class Options(PatientOptions):
+class Options(MixingOptions, PatientOptions):
     """The options of this script."""
 
     results_folder_path: list[Path] = option(
@@ -44,7 +47,7 @@ class Options(PatientOptions):
 
 def main() -> None:
     options = parse_options(Options, "Compare runs of a study pair by pair.", EXAMPLE)
-    runs = read_runs(options.results_folder_path, options.read_patients())
+    runs = read_runs(options.results_folder_path, options.read_patients(), options.allow_mixed)
     table = compare_runs(runs)
     write_csv(table, options.output_folder / COMPARISON_NAME)
     warn_of_unknown_patients(runs.values())
@@ -52,6 +55,9 @@ def main() -> None:
         print(f"warning: {line}", file=sys.stderr)
     print(SENTENCE)
     print(table.to_string(index=False, na_rep="-", float_format="{:.4g}".format))
+    settings = settings_of_runs({name: run.records for name, run in runs.items()})
+    if len(settings):
+        print("\nThe runs differ in:", settings.to_string(index=False), sep="\n")
     models = models_table(runs)
     if len(models):
         write_csv(models, options.output_folder / MODELS_NAME)

@@ -11,6 +11,7 @@ from sam_lungs.summary.join import (
     warn_of_unknown_patients,
     write_tables,
 )
+from sam_lungs.summary.mixing import MixingOptions
 from sam_lungs.summary.patients import PatientOptions
 from sam_lungs.utils.cli import option, parse_options, run_script
 
@@ -18,7 +19,7 @@ EXAMPLE = "python join_results.py --results_folder_path working_data/results"
 
 
 @dataclass(frozen=True)
-class Options(PatientOptions):
+class Options(MixingOptions, PatientOptions):
     """The options of this script."""
 
     results_folder_path: Path = option(
@@ -43,7 +44,7 @@ def main() -> None:
     options = parse_options(Options, "Join the results of a study's volumes.", EXAMPLE)
     if options.parquet:
         check_parquet()
-    joined = join_results(options.results_folder_path, options.read_patients())
+    joined = join_results(options.results_folder_path, options.read_patients(), options.allow_mixed)
     warn_of_unknown_patients([joined])
     folder = options.output_folder or options.results_folder_path
     write_tables(joined, folder, options.parquet)

@@ -1,16 +1,15 @@
 #!/usr/bin/env python
 """Draw the figures of a study and write its report: one self-contained HTML page."""
 
-import io
 from collections.abc import Sequence
-from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 
 from sam_lungs.summary.compare import read_runs
 from sam_lungs.summary.methods import write_methods
+from sam_lungs.summary.mixing import MixingOptions
 from sam_lungs.summary.patients import PatientOptions
-from sam_lungs.summary.report import write_report
+from sam_lungs.summary.report import report_runs
 from sam_lungs.utils.cli import option, parse_options, run_script
 
 EXAMPLE = (
@@ -19,7 +18,7 @@ EXAMPLE = (
 
 
 @dataclass(frozen=True)
-class Options(PatientOptions):
+class Options(MixingOptions, PatientOptions):
     """The options of this script."""
 
     results_folder_path: Path = option(
@@ -48,16 +47,11 @@ class Options(PatientOptions):
 
 def main() -> None:
     options = parse_options(Options, "Draw a study's figures and write its report.", EXAMPLE)
-    patients = options.read_patients()
-    print(
-        write_report(
-            options.results_folder_path, options.compare, options.published_folder, patients
-        )
-    )
+    patients, folder = options.read_patients(), options.results_folder_path
+    runs = read_runs([folder, *options.compare], patients, options.allow_mixed)
+    print(report_runs(folder, runs, options.published_folder, patients))
     if options.methods:
-        with redirect_stderr(io.StringIO()):  # the report has printed the warnings
-            runs = read_runs([options.results_folder_path, *options.compare], patients)
-        print(write_methods(options.results_folder_path, runs))
+        print(write_methods(folder, runs))
 
 
 if __name__ == "__main__":

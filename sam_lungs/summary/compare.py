@@ -5,6 +5,7 @@ As in `statistics`, intervals and p-values are over cases (patients), never over
 """
 
 import os
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from sam_lungs.summary.matching import (
 from sam_lungs.summary.paired import holm, permutation_p, rank_biserial, wilcoxon_p
 from sam_lungs.summary.patients import Patients
 from sam_lungs.summary.published import published_slices as shipped_slices
+from sam_lungs.summary.references import check_comparable, mixed_settings
 from sam_lungs.summary.statistics import bootstrap_interval
 from sam_lungs.utils.errors import InputError
 
@@ -116,14 +118,18 @@ def verdict(comparison: pd.DataFrame) -> str:
     )
 
 
-def read_runs(folders: list[Path], patients: Patients | None = None) -> dict[str, JoinedResults]:
+def read_runs(
+    folders: Sequence[Path], patients: Patients | None = None, allow_mixed: bool = False
+) -> dict[str, JoinedResults]:
     """Join results folders, each named by its folder.
 
     If names coincide, all are named by their paths in the folder that holds all of them.
 
-    patients: see `join_results`.
+    patients: see `join_results`. allow_mixed: volumes may be made in different ways, and runs may
+        have other images and reference masks.
 
-    Raises `InputError` when a folder is given twice or cannot be read.
+    Raises `InputError` when a folder is given twice or cannot be read, and as
+    `references.check_comparable` does.
     """
     paths = [folder.resolve() for folder in folders]
     names = [path.name for path in paths]
@@ -134,7 +140,8 @@ def read_runs(folders: list[Path], patients: Patients | None = None) -> dict[str
     for folder, name in zip(folders, names, strict=True):
         if name in runs:
             raise InputError(f"{folder}: given twice; give each results folder once")
-        runs[name] = join_results(folder, patients)
+        runs[name] = join_results(folder, patients, allow_mixed)
+    check_comparable(runs, allow_mixed)
     return runs
 
 
@@ -162,7 +169,9 @@ def compare_runs(runs: dict[str, JoinedResults]) -> pd.DataFrame:
                 f"{first} and {second} have no slice with lung in common; compare others, or report"
                 " each alone with make_report.py"
             )
-        rows += [{"first": first, "second": second} | row for row in pairs]
+        mixed = mixed_settings(runs[first], runs[second])
+        of_pair = {"mixed": mixed} if mixed else {}
+        rows += [{"first": first, "second": second} | row | of_pair for row in pairs]
     table = pd.DataFrame(rows).astype({"slices": "Int64", "slices_left_out": "Int64"})
     table.insert(table.columns.get_loc("p") + 1, "p_holm", holm(table["p"]))
     return table

@@ -14,8 +14,10 @@ from sam_lungs.study.explore.options import KINDS
 from sam_lungs.study.explore.results import read_exploration
 from sam_lungs.study.layout import RUN_NAME, UNFINISHED_FOLDER
 from sam_lungs.study.run_record import RunRecord
+from sam_lungs.summary.mixing import check_alike
 from sam_lungs.summary.patients import Patients
 from sam_lungs.summary.statistics import bootstrap_interval
+from sam_lungs.utils.errors import InputError
 
 EXPLORED_NAME = "explored.csv"
 # Quantities that are summed over the volumes, and those that have no mean: positions.
@@ -42,7 +44,7 @@ class Explored(NamedTuple):
     """The explorations of a study.
 
     runs: kind -> name of the run (its model, protocol, or both) -> volumes.
-    left_out: for each volume that is not in `runs`, a line that says why.
+    left_out: for each volume or run that is not in `runs`, a line that says why.
     """
 
     runs: dict[str, dict[str, list[ExploredVolume]]]
@@ -54,7 +56,8 @@ def read_explorations(
 ) -> Explored:
     """Read all finished explorations of a study, of some kinds.
 
-    Unfinished ones, and volumes that `patients` does not have, are left out with a warning.
+    Unfinished ones, volumes that `patients` does not have, and runs whose volumes were explored in
+    different ways are left out with a warning.
 
     patients: by default those in the volumes' run.json.
 
@@ -71,11 +74,16 @@ def read_explorations(
                 print(f"warning: {explored.left_out[-1]}", file=sys.stderr)
             else:
                 runs.setdefault(folder.parent, []).append(found)
-        if runs:
-            explored.runs[kind] = {
-                _run_name(folder.relative_to(of_kind), volumes): volumes
-                for folder, volumes in runs.items()
-            }
+        for folder, volumes in runs.items():
+            records = {each.folder.name: each.record for each in volumes}
+            try:
+                check_alike(folder, records, records, remedy="leave one out")
+            except InputError as error:
+                explored.left_out.append(f"{error}; left out")
+                print(f"warning: {explored.left_out[-1]}", file=sys.stderr)
+                continue
+            name = _run_name(folder.relative_to(of_kind), volumes)
+            explored.runs.setdefault(kind, {})[name] = volumes
     return explored
 
 
@@ -116,9 +124,6 @@ def differences(runs: dict[str, list[ExploredVolume]]) -> list[str]:
     explored = [{each.folder.name for each in volumes} for volumes in runs.values()]
     if any(names != explored[0] for names in explored):
         lines.append("The runs are not of the same volumes.")
-    for name, volumes in runs.items():
-        if len(models := _models(volumes)) > 1:
-            lines.append(f"{name} has volumes of different models: {', '.join(models)}.")
     options = [each.record.options for volumes in runs.values() for each in volumes]
     for name in dict.fromkeys(name for each in options for name in each):
         if any(each.get(name) != options[0].get(name) for each in options):
@@ -129,12 +134,8 @@ def differences(runs: dict[str, list[ExploredVolume]]) -> list[str]:
 def _run_name(folder: Path, volumes: Sequence[ExploredVolume]) -> str:
     """Return the name of a run; folder: below that of the kind."""
     if folder == Path():
-        return f"{' and '.join(_models(volumes))} without --prompts"
+        return f"{volumes[0].record.segmenter.get('model')} without --prompts"
     return folder.as_posix()
-
-
-def _models(volumes: Sequence[ExploredVolume]) -> list[str]:
-    return sorted({str(each.record.segmenter.get("model")) for each in volumes})
 
 
 def _volume_folders(folder: Path) -> list[Path]:

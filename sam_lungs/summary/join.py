@@ -15,6 +15,7 @@ from sam_lungs.study.explore.layout import EXPLORE_FOLDER
 from sam_lungs.study.metrics import metrics_in, volume_metrics_in
 from sam_lungs.study.run_record import RunRecord
 from sam_lungs.summary.exposure import exposure_of_run
+from sam_lungs.summary.mixing import check_alike
 from sam_lungs.summary.patients import Patients
 from sam_lungs.summary.statistics import estimate, interval_name, summarize_cases
 from sam_lungs.utils.errors import InputError
@@ -63,15 +64,19 @@ class JoinedResults(NamedTuple):
     records: dict[str, RunRecord]
 
 
-def join_results(folder: Path, patients: Patients | None = None) -> JoinedResults:
+def join_results(
+    folder: Path, patients: Patients | None = None, allow_mixed: bool = False
+) -> JoinedResults:
     """Join the results of all volumes in a folder, ours or the authors' published ones.
 
     Folders without results, those of unfinished runs, volumes without reference masks in the slices
     with prompts, and those that `patients` does not have are left out with a warning.
 
-    patients: patients and subsets; by default those in the volumes' run.json.
+    patients: patients and subsets; by default those in the volumes' run.json. allow_mixed: join
+        volumes that were made in different ways too; then the means have a column `mixed`.
 
-    Raises `InputError` when no volume is found, and when a file cannot be read or was changed.
+    Raises `InputError` when no volume is found, when a file cannot be read or was changed, and as
+    `mixing.check_alike` does.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; process an image first")
@@ -113,14 +118,17 @@ def join_results(folder: Path, patients: Patients | None = None) -> JoinedResult
         remedy = "see the warnings" if left_out else "process an image first"
         raise InputError(f"{folder}: no folder has results; {remedy}")
     slices, volumes = pd.concat(tables, ignore_index=True), pd.DataFrame(rows)
+    mixed = check_alike(folder, volumes["image"], records, allow_mixed)
     # Last, after the metrics that only some volumes have.
     volumes = volumes[[*volumes.columns.drop(["patient", "subset"]), "patient", "subset"]]
     return JoinedResults(
         slices,
         volumes,
         summarize_cases(volumes),
-        _summarize(slices, volumes),
-        estimate(volumes).assign(exposure=exposure_of_run(records, volumes["image"]).exposure),
+        _summarize(slices, volumes).assign(**mixed),
+        estimate(volumes).assign(
+            exposure=exposure_of_run(records, volumes["image"]).exposure, **mixed
+        ),
         pd.DataFrame(empty_slices),
         left_out,
         patients.source if patients else "run.json",

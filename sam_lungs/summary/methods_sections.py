@@ -21,7 +21,7 @@ from sam_lungs.summary.methods_wording import (
     say,
     sentence,
 )
-from sam_lungs.summary.models import different_inputs
+from sam_lungs.summary.references import different_inputs
 
 Records = dict[Volume, RunRecord | None]
 

@@ -1,6 +1,4 @@
-"""The models of compared runs, and whether the runs had the same slices and reference masks."""
-
-from itertools import combinations
+"""The models of compared runs."""
 
 import pandas as pd
 
@@ -31,24 +29,6 @@ def models_table(runs: dict[str, JoinedResults]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def different_inputs(runs: dict[str, JoinedResults]) -> list[str]:
-    """Return a line for each pair of runs that had other images, windows, masks or labels."""
-    lines = []
-    for first, second in combinations(runs, 2):
-        inputs = [
-            {image.removeprefix("image_"): _inputs(record) for image, record in run.records.items()}
-            for run in (runs[first], runs[second])
-        ]
-        both = sorted(inputs[0].keys() & inputs[1].keys())
-        if other := [image for image in both if _differ(inputs[0][image], inputs[1][image])]:
-            lines.append(
-                f"{first} and {second} had other images, windows, masks or labels in"
-                f" {len(other)} of {len(both)} volumes, such as {other[0]}; their difference is"
-                " not that of the models or prompts alone"
-            )
-    return lines
-
-
 def _facts(record: RunRecord) -> dict:
     segmenter = record.segmenter
     size = segmenter.get("size_bytes")
@@ -64,17 +44,3 @@ def _facts(record: RunRecord) -> dict:
         "mask": segmenter.get("mask_choice"),
         "note": segmenter.get("note", ""),
     }
-
-
-def _inputs(record: RunRecord) -> dict:
-    """Return what decides the slices and reference masks; masks may be scored without an image."""
-    masks = [identity.get("sha256") for identity in record.masks]
-    inputs = {"masks": masks, "objects": record.reading.get("objects")}
-    inputs["object"] = record.options.get("object")  # the only one that was scored
-    if record.image:
-        inputs |= {"image": record.image.get("sha256"), "window": record.window_hu}
-    return inputs
-
-
-def _differ(first: dict, second: dict) -> bool:
-    return any(first[name] != second[name] for name in first.keys() & second.keys())

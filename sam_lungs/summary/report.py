@@ -25,13 +25,14 @@ from sam_lungs.summary.join import (
     warn_of_unknown_patients,
     write_tables,
 )
-from sam_lungs.summary.models import different_inputs, models_table
+from sam_lungs.summary.models import models_table
 from sam_lungs.summary.overlays import draw_extremes, read_processed, save_animation
 from sam_lungs.summary.patients import Patients
 from sam_lungs.summary.published import published_slices
 from sam_lungs.summary.published_xrays import compare_with_published_xrays
 from sam_lungs.summary.ranking import RANKING_NAME, rank_runs
-from sam_lungs.summary.settings import how_it_was_made
+from sam_lungs.summary.references import different_inputs
+from sam_lungs.summary.settings import how_it_was_made, settings_of_runs
 from sam_lungs.summary.statistics import interval_name
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import atomic_write, remove
@@ -46,18 +47,32 @@ def write_report(
     compared: Sequence[Path] = (),
     published_folder: Path | None = None,
     patients: Patients | None = None,
+    allow_mixed: bool = False,
 ) -> Path:
     """Write `report.html` into a results folder, and its figures as SVG and PNG into `figures/`.
 
     compared: results folders of other runs over the same slices, such as other prompt protocols;
         then `comparison.csv` is written too.
     published_folder: the authors' results; without it those that come with the code.
-    patients: see `join_results`.
+    patients: see `join_results`. allow_mixed: see `compare.read_runs`.
 
-    Returns the path of the report. Raises `InputError` as `join_results` and `compare.compare_runs`
-    do, and when a file cannot be written.
+    Returns the path of the report. Raises `InputError` as `compare.read_runs` and
+    `compare.compare_runs` do, and when a file cannot be written.
     """
-    runs = compare.read_runs([results_folder, *compared], patients)
+    runs = compare.read_runs([results_folder, *compared], patients, allow_mixed)
+    return report_runs(results_folder, runs, published_folder, patients)
+
+
+def report_runs(
+    results_folder: Path,
+    runs: dict[str, JoinedResults],
+    published_folder: Path | None = None,
+    patients: Patients | None = None,
+) -> Path:
+    """Write the report of runs that are read, that of the results folder first.
+
+    The rest is as in `write_report`.
+    """
     warn_of_unknown_patients(runs.values())
     title, study = next(iter(runs.items()))
     slices = study.slices.merge(study.volumes[["image", "subset"]], on="image")
@@ -65,7 +80,13 @@ def write_report(
     page = {
         **how_it_was_made(study.records),
         "models": models_table(runs),
+        "mixed": {
+            name: run.intervals["mixed"][0]
+            for name, run in runs.items()
+            if "mixed" in run.intervals
+        },
         "different_inputs": different_inputs(runs),
+        "run_settings": settings_of_runs({name: run.records for name, run in runs.items()}),
         "title": title,
         "names": sorted({str(each.segmenter.get("model")) for each in study.records.values()}),
         **_prompting(study.records),

@@ -1,10 +1,21 @@
 """How the results of volumes were made, for the report."""
 
-from pathlib import Path
-
 import pandas as pd
 
 from sam_lungs.study.run_record import RunRecord, code_sha256
+from sam_lungs.summary.mixing import as_text, deciding_settings
+
+NOT_RECORDED = "not recorded"
+# Of the settings whose names in run.json a reader would not know.
+TITLES = {
+    "--precision": "precision of the encoder",
+    "--align": "alignment of the masks",
+    "--labels": "labels of the objects",
+    "--tolerance_mm": "tolerance in mm",
+    "numbers version": "version of the numbers",
+}
+# Volumes in which these differ are in one group.
+JOINED = ("volumes", "windows used", "spacing in mm")
 
 
 def how_it_was_made(records: dict[str, RunRecord]) -> dict:
@@ -12,10 +23,11 @@ def how_it_was_made(records: dict[str, RunRecord]) -> dict:
     that were made by other code, and the findings about input files with their volumes.
     """
     settings = pd.DataFrame([{"volumes": image} | _settings(records[image]) for image in records])
-    settings = settings.fillna("default")  # of the settings that _settings leaves out
+    settings = settings.fillna(NOT_RECORDED)
     if len(settings):
-        groups = settings.groupby(list(settings.columns[1:]), sort=False)
-        settings = groups["volumes"].agg(", ".join).reset_index()
+        groups = settings.groupby([name for name in settings if name not in JOINED], sort=False)
+        joined = {name: _joined for name in JOINED if name in settings}
+        settings = groups.agg(joined).reset_index()[list(settings)]
     codes = {image: record.environment.get("code_sha256") for image, record in records.items()}
     findings = {}
     for image, record in records.items():
@@ -30,37 +42,55 @@ def how_it_was_made(records: dict[str, RunRecord]) -> dict:
     }
 
 
+def settings_of_runs(records: dict[str, dict[str, RunRecord]]) -> pd.DataFrame:
+    """Return the deciding settings that are not the same in all runs, a row each.
+
+    records: run -> volume -> record.
+
+    Columns: `setting`, and one per run with its values.
+    """
+    values = {
+        run: pd.DataFrame([_deciding(record) for record in of_run.values()])
+        .fillna(NOT_RECORDED)
+        .agg(_joined)
+        for run, of_run in records.items()
+        if of_run
+    }
+    table = pd.DataFrame(values).fillna(NOT_RECORDED)
+    table = table[table.nunique(axis=1) > 1]
+    return table.rename_axis("setting").reset_index()
+
+
 def _settings(record: RunRecord) -> dict[str, str]:
-    """Return the settings of a volume; those of its files only if they are not the default."""
-    options, environment, reading = record.options, record.environment, record.reading
-    settings = {
-        "model": record.segmenter.get("model"),
-        "weights": record.segmenter.get("weights"),
-        "precision of the encoder": options.get("precision"),
-        "prompts": record.protocol or "made elsewhere",
-        "objects": options.get("objects", "together"),
-        "mask": record.segmenter.get("mask_choice"),
-        "window": reading.get("window"),
+    """Return the settings of a volume, and what it was computed with, each as text."""
+    environment = record.environment
+    packages = environment.get("packages", {}) | record.segmenter.get("packages", {})
+    low_high = record.window_hu
+    settings = {"model": record.segmenter.get("model"), **_deciding(record)}
+    settings["spacing in mm"] = as_text(record.reading.get("spacing_mm"))
+    if "window" in settings:
+        settings["windows used"] = "{:g} to {:g} HU".format(*low_high) if low_high else "none"
+        if record.options.get("preprocessing") == "native":
+            settings["windows used"] += ", of the model's authors"
+    settings |= {
         "device": environment.get("device"),
         "threads": environment.get("threads"),
         "commit of the code": environment.get("commit"),
         "Python": environment.get("python"),
-        "packages": environment.get("packages", {}) | record.segmenter.get("packages", {}),
+        "packages": ", ".join(f"{name} {version}" for name, version in packages.items()),
     }
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            settings[name] = ", ".join(f"{key} {one}" for key, one in value.items())
-    if options.get("preprocessing", "common") != "common":
-        low, high = record.window_hu
-        settings["window"] = f"{low:g} to {high:g} HU, of the model's authors"
-    settings = {name: str(value or "not recorded") for name, value in settings.items()}
-    if reading.get("align", "auto") != "auto":
-        settings["alignment of the masks"] = reading["align"]
-    if objects := reading.get("objects"):
-        labels = {name: "+".join(map(str, each)) for name, each in objects.items()}
-        settings["labels of the objects"] = ", ".join(f"{name} {labels[name]}" for name in labels)
-    if record.predictions:
-        settings["scored masks"] = ", ".join(Path(each["file"]).name for each in record.predictions)
-    if reading.get("spacing_mm"):
-        settings["spacing in mm"] = ", ".join(map(str, reading["spacing_mm"]))
+    return {name: str(value or NOT_RECORDED) for name, value in settings.items()}
+
+
+def _deciding(record: RunRecord) -> dict[str, str]:
+    settings = {
+        TITLES.get(name, name.removeprefix("--").replace("_", " ")): value
+        for name, value in deciding_settings(record).items()
+    }
+    if weights := record.segmenter.get("weights"):
+        settings["weights"] = ", ".join(f"{name} {sha256}" for name, sha256 in weights.items())
     return settings
+
+
+def _joined(values: pd.Series) -> str:
+    return ", ".join(dict.fromkeys(values))

@@ -125,12 +125,25 @@ def test_differences_between_runs_are_named(tmp_path):
     explore(tmp_path / "explore/jitter/paper/a", {"spread_sigma_1mm": 0.1}, record=record)
     explore(tmp_path / "explore/jitter/points/a", {"spread_sigma_1mm": 0.1}, record=record)
     assert differences(read_explorations(tmp_path).runs["jitter"]) == []
-    explore(tmp_path / "explore/jitter/paper/b", {"spread_sigma_1mm": 0.1}, record=other)
+    explore(tmp_path / "explore/jitter/other/b", {"spread_sigma_1mm": 0.1}, record=other)
     assert differences(read_explorations(tmp_path).runs["jitter"]) == [
         "The runs are not of the same volumes.",
-        "paper has volumes of different models: b, vit_l.",
         "Not all volumes were explored with the same --repeats.",
     ]
+
+
+def test_volumes_that_were_explored_in_different_ways_have_no_mean(tmp_path, capsys):
+    record = replace(RECORD, options={"sigma_mm": [1, 2], "repeats": 20})
+    for name, repeats in (("a", 20), ("b", 10)):
+        of_volume = replace(record, options={"sigma_mm": [1, 2], "repeats": repeats})
+        folder = tmp_path / "explore/jitter/paper" / name
+        explore(folder, {"spread_sigma_1mm": 0.1}, record=of_volume)
+    explore(tmp_path / "explore/jitter/points/a", {"spread_sigma_1mm": 0.1}, record=record)
+    explored = read_explorations(tmp_path)
+    assert list(explored.runs["jitter"]) == ["points"]
+    (line,) = explored.left_out
+    assert "a was made with --repeats 20, but b with 10" in line
+    assert capsys.readouterr().err == f"warning: {line}\n"
 
 
 def test_slices_are_means_over_prompts(tmp_path):
