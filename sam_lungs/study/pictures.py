@@ -13,6 +13,7 @@ from nibabel.affines import apply_affine
 from sam_lungs.data.volume import Geometry
 from sam_lungs.prompts.protocols import Prompts
 from sam_lungs.segmenters.base import Prediction
+from sam_lungs.study.metrics import dice
 from sam_lungs.study.options import LAYERS
 from sam_lungs.utils.files import atomic_write
 
@@ -23,6 +24,8 @@ PREDICTED_RGBA = (0.12, 0.56, 1.0, 0.5)
 # Of slices at least twice as large, only every second, third, ... row and column is drawn: pictures
 # have no more pixels, and matplotlib needs over 100 bytes for each pixel of a slice.
 PICTURE_PIXELS = 1024
+# Readable also where a report shows the picture at a third of its size.
+TITLE_POINTS = 20
 
 
 def save_prediction(
@@ -36,7 +39,8 @@ def save_prediction(
 ) -> None:
     """Draw one slice as PNG, with these layers over it.
 
-    mask: the predicted mask, translucent blue; the title is the predicted IoU, if there is one.
+    mask: the predicted mask, translucent blue; the title is its Dice score, of all labels together,
+    and the predicted IoU, as far as they are known.
     contours: those of the reference masks, green. points: positive ones are green stars, negative
     ones red stars. box: orange.
 
@@ -49,10 +53,20 @@ def save_prediction(
     figure = Figure(figsize=(7, 7), dpi=130)
     axes = figure.add_axes((0, 0, 1, 1))
     draw_prediction(axes, image_rgb, masks, prompts, prediction.mask, geometry, layers)
-    if "mask" in layers and not np.isnan(prediction.predicted_iou):
-        axes.set_title(f"predicted IoU: {prediction.predicted_iou:.4f}")
+    if "mask" in layers:
+        axes.set_title(_title(prediction, masks), fontsize=TITLE_POINTS)
     with atomic_write(path) as temporary:
         figure.savefig(temporary, bbox_inches="tight")
+
+
+def _title(prediction: Prediction, masks: np.ndarray) -> str:
+    """Return the scores of a prediction; no Dice score without a reference mask in the slice."""
+    scores = []
+    if masks.any():
+        scores.append(f"Dice {dice(prediction.mask, masks != 0):.4f}")
+    if not np.isnan(prediction.predicted_iou):
+        scores.append(f"predicted IoU {prediction.predicted_iou:.4f}")
+    return ", ".join(scores)
 
 
 def draw_prediction(

@@ -10,7 +10,7 @@ import pandas as pd
 from sam_lungs.study.explore.layout import MAPS_FOLDER, exploration_folder, map_name
 from sam_lungs.study.layout import FIGURES_FOLDER
 from sam_lungs.study.results import write_csv
-from sam_lungs.summary.embedded import Picture, embed_png
+from sam_lungs.summary.embedded import Picture, embed_png, figure_files
 from sam_lungs.summary.explored import (
     EXPLORED_NAME,
     KINDS,
@@ -23,9 +23,14 @@ from sam_lungs.summary.explored import (
 from sam_lungs.summary.explored_figures import PANELS, draw_best, draw_curves, run_label
 from sam_lungs.summary.figures import save_figure
 from sam_lungs.summary.patients import Patients
+from sam_lungs.summary.statistics import FEWEST_CASES
 
 # Quantities that are in the figure and in explored.csv, but would make the table too long.
 ONLY_DRAWN = re.compile(r"mean_dice_click_\d+")
+
+INTERVAL = f"their 95 % intervals from {FEWEST_CASES} patients on"
+# Columns of a table on a page.
+WIDEST = 5
 
 
 class Text(NamedTuple):
@@ -84,7 +89,7 @@ class Section(NamedTuple):
     """A kind of exploration in the report.
 
     header, rows: a table; its first two columns are the quantity and the object, the others a run
-    each. differences: see `explored.differences`.
+    each; of many runs, the run and its value. differences: see `explored.differences`.
     """
 
     text: Text
@@ -141,11 +146,11 @@ def explored_of_results(results_folder: Path, patients: Patients | None = None) 
     for kind, tables in _tables(explored).items():
         volumes = explored.runs[kind]
         pngs = [path for path in _write(study, kind, explored, tables) if path.suffix == ".png"]
-        caption = f"{TEXTS[kind].title}: means over patients, with their 95 % intervals."
+        caption = f"{TEXTS[kind].title}: means over patients, with {INTERVAL}."
         if kind == "best":
             caption = "The best Dice score found in each slice, over that of the start."
-        figures = [embed_png(path, caption, path.with_suffix(".svg"), page_folder) for path in pngs]
-        header, *rows = _rows(tables)
+        figures = [embed_png(path, caption, page_folder) for path in pngs]
+        header, *rows = _turned(_rows(tables))
         heat_maps = [
             picture for run in volumes for picture in _heat_maps(run, volumes[run], page_folder)
         ]
@@ -179,7 +184,7 @@ def _write(
         return written
     folder = exploration_folder(study_folder, kind, FIGURES_FOLDER)
     save_figure(figure, folder, kind)
-    return [*written, folder / f"{kind}.svg", folder / f"{kind}.png"]
+    return [*written, *figure_files(folder, kind)]
 
 
 def _rows(tables: dict[str, pd.DataFrame]) -> list[list[str]]:
@@ -198,6 +203,20 @@ def _rows(tables: dict[str, pd.DataFrame]) -> list[list[str]]:
         if not ONLY_DRAWN.fullmatch(key[0])
     ]
     return [["quantity", "object", *columns], *lines]
+
+
+def _turned(table: list[list[str]]) -> list[list[str]]:
+    """Return a table with a line for each run, if it has more runs than columns fit on a page."""
+    header, *lines = table
+    if len(header) <= WIDEST:
+        return table
+    turned = [
+        [quantity, of, run, value]
+        for quantity, of, *values in lines
+        for run, value in zip(header[2:], values, strict=True)
+        if value != "-"
+    ]
+    return [[*header[:2], "run", "value"], *turned]
 
 
 def _cell(row: pd.Series, patients: int) -> str:
@@ -229,5 +248,5 @@ def _heat_maps(name: str, volumes: Sequence[ExploredVolume], page_folder: Path) 
                 f"{name}, {folder.name}, slice {index}: the {rank} slice, mean Dice {dice:.4f} over"
                 " all clicks of the grid"
             )
-            pictures.append(embed_png(path, caption, path, page_folder))
+            pictures.append(embed_png(path, caption, page_folder))
     return pictures

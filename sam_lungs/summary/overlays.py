@@ -115,7 +115,7 @@ def draw_extremes(volume: ProcessedVolume) -> Figure:
     if volume.protocol:
         slices_of_labels = volume.case.slices_of_labels
         prompts = VolumePrompts(masks.array, slices_of_labels, volume.protocol, volume.objects)
-    figure = Figure(figsize=(7, 3), layout="constrained")
+    figure = Figure(layout="constrained")
     panels = figure.subplots(1, len(chosen))
     for axes, (name, rank) in zip(panels, chosen.items(), strict=True):
         row = ranked.iloc[rank]
@@ -125,11 +125,15 @@ def draw_extremes(volume: ProcessedVolume) -> Figure:
         united = prompts.at(index).united if prompts else []
         draw_prediction(axes, image_rgb, labels, united, predicted, image.geometry, marker_size=9)
         axes.set_title(f"{name}: slice {index}, Dice {row['dice']:.3f}", fontsize=9)
-    figure.supxlabel(
-        "blue: predicted mask; green: reference contours; stars: positive (green) and negative"
-        " (red) points",
-        fontsize=8,
-    )
+    left, right, bottom, top = axes.images[0].get_extent()
+    height = (bottom - top) / (right - left) * pixel_aspect(image.geometry)
+    figure.set_size_inches(7, 7 / len(chosen) * height + 0.6)
+    legend = "blue: predicted mask; green: reference contours"
+    if any(axes.lines for axes in panels):
+        legend += "; stars: positive (green) and negative (red) points"
+    if any(axes.patches for axes in panels):
+        legend += "; orange: box"
+    figure.supxlabel(legend, fontsize=8)
     return figure
 
 

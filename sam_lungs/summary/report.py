@@ -1,14 +1,11 @@
 """Results folder -> figures, and a report: one HTML page without other files."""
 
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
 import pandas as pd
-from markupsafe import Markup
-from PIL import Image
 
 from sam_lungs.study.layout import DEBUG_FOLDER, FIGURES_FOLDER, REPORT_NAME, picture_name
 from sam_lungs.study.results import write_csv
@@ -16,7 +13,7 @@ from sam_lungs.study.run_record import RunRecord
 from sam_lungs.summary import compare, figures
 from sam_lungs.summary.agreement import agreement, slice_means
 from sam_lungs.summary.effort import effort_of, rivals
-from sam_lungs.summary.embedded import Picture, data_uri, save_picture
+from sam_lungs.summary.embedded import Picture, embed_animation, embed_thumbnail, save_picture
 from sam_lungs.summary.explored_report import explored_of_results
 from sam_lungs.summary.join import (
     JoinedResults,
@@ -32,14 +29,29 @@ from sam_lungs.summary.published import published_slices
 from sam_lungs.summary.published_xrays import compare_with_published_xrays
 from sam_lungs.summary.ranking import RANKING_NAME, rank_runs
 from sam_lungs.summary.references import different_inputs
+from sam_lungs.summary.report_tables import (
+    by_value,
+    comparison_table,
+    headline,
+    interval_names,
+    readable,
+    settings_tables,
+    table_of,
+    volumes_table,
+    worst_and_median,
+)
+from sam_lungs.summary.report_text import heading, listed, patients_of, prompting, training
 from sam_lungs.summary.settings import how_it_was_made, settings_of_runs
-from sam_lungs.summary.statistics import interval_name
+from sam_lungs.summary.statistics import FEWEST_CASES
 from sam_lungs.utils.errors import InputError
-from sam_lungs.utils.files import atomic_write, remove
+from sam_lungs.utils.files import atomic_write, remove, sha256_of
 
 TEMPLATE = Path(__file__).with_name("report.html")
 GALLERY_SLICES = 12
-THUMBNAIL_PIXELS = 420
+THUMBNAIL_PIXELS = 600
+INTERVAL = f"its 95 % interval from {FEWEST_CASES} patients on"
+# Of figures.SUBSET_STYLES.
+COLOR_NAMES = ("blue", "orange", "green", "pink")
 
 
 def write_report(
@@ -49,7 +61,7 @@ def write_report(
     patients: Patients | None = None,
     allow_mixed: bool = False,
 ) -> Path:
-    """Write `report.html` into a results folder, and its figures as SVG and PNG into `figures/`.
+    """Write `report.html` into a results folder, and its figures into `figures/`.
 
     compared: results folders of other runs over the same slices, such as other prompt protocols;
         then `comparison.csv` is written too.
@@ -74,27 +86,34 @@ def report_runs(
     The rest is as in `write_report`.
     """
     warn_of_unknown_patients(runs.values())
-    title, study = next(iter(runs.items()))
+    run_name, study = next(iter(runs.items()))
     slices = study.slices.merge(study.volumes[["image", "subset"]], on="image")
     figures_folder = results_folder / FIGURES_FOLDER
+    made = how_it_was_made(study.records)
     page = {
-        **how_it_was_made(study.records),
-        "models": models_table(runs),
+        **made,
+        **settings_tables(made["settings"]),
+        "models": [row.dropna().to_dict() for _, row in models_table(runs).iterrows()],
         "mixed": {
             name: run.intervals["mixed"][0]
             for name, run in runs.items()
             if "mixed" in run.intervals
         },
         "different_inputs": different_inputs(runs),
-        "run_settings": settings_of_runs({name: run.records for name, run in runs.items()}),
-        "title": title,
-        "names": sorted({str(each.segmenter.get("model")) for each in study.records.values()}),
-        **_prompting(study.records),
-        "headline": _headline(study.intervals),
-        "patients": _patients(study),
-        "interval_names": _interval_names(study.intervals),
-        "volumes": study.volumes,
-        "empty_slices": study.empty_slices,
+        "run_settings": by_value(
+            settings_of_runs({name: run.records for name, run in runs.items()})
+        ),
+        **heading(results_folder, study.records.values()),
+        "run_name": run_name,
+        **prompting(study.records),
+        "training": training(run.records for run in runs.values()),
+        "headline": headline(study.intervals),
+        "patients": patients_of(study),
+        "interval_names": interval_names(study.intervals),
+        "number_of_volumes": len(study.volumes),
+        "volumes": volumes_table(study.volumes),
+        "number_of_empty": len(study.empty_slices),
+        "empty_slices": _empty_slices(study.empty_slices),
         "left_out": study.left_out,
         "figures": _draw_study(slices, figures_folder),
         "gallery": _gallery(study.slices, results_folder),
@@ -105,11 +124,17 @@ def report_runs(
         "explored": explored_of_results(results_folder, patients),
     }
     template = jinja2.Template(
-        TEMPLATE.read_text("utf-8"), autoescape=True, undefined=jinja2.StrictUndefined
+        TEMPLATE.read_text("utf-8"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     path = results_folder / REPORT_NAME
     with atomic_write(path) as temporary:
-        temporary.write_text(template.render(page, table=_to_html), "utf-8")
+        temporary.write_text(
+            template.render(page, readable=readable, table_of=table_of, listed=listed), "utf-8"
+        )
     return path
 
 
@@ -127,65 +152,39 @@ def report_study(results_folders: Sequence[Path]) -> None:
     print(write_report(results_folders[0], results_folders[1:]))
 
 
-def _prompting(records: dict[str, RunRecord]) -> dict:
-    """Return where the prompts come from; without records, from the reference masks."""
-    protocols = [each.protocol for each in records.values()]
-    files = {each["prompts_file"] for each in protocols if "prompts_file" in each}
-    are_prompted = any(protocols) or not protocols
-    return {
-        "are_prompted": are_prompted,
-        "prompts_files": sorted(files),
-        "is_of_reference": are_prompted and not files,
-    }
-
-
-def _patients(study: JoinedResults) -> str:
-    """Return how many patients there are, and how that is known."""
-    text = f"Patients: {len(study.cases)}, volumes: {len(study.volumes)}; the patients come from"
-    text += f" {study.patients_from}"
-    if unknown := study.volumes["patient"].isna().sum():
-        text += f"; volumes without a known patient, each counted as one: {unknown}"
-    return f"{text}."
-
-
-def _headline(intervals: pd.DataFrame) -> pd.DataFrame:
-    """Return the table of intervals for readers; the mean over patients comes first."""
-
-    def with_interval(row: pd.Series, name: str) -> str:
-        mean, low, high = (row[f"{name}_{part}"] for part in ("avg", "low", "high"))
-        return f"{mean:.4f}" + ("" if pd.isna(low) else f" ({low:.4f} to {high:.4f})")
-
-    return pd.DataFrame(
-        {
-            "subset": intervals["subset"],
-            "metric": intervals["metric"],
-            "mean over patients": intervals.apply(with_interval, axis=1, name="case"),
-            "mean over volumes": intervals.apply(with_interval, axis=1, name="volume"),
-            "patients": intervals["cases"],
-            "volumes": intervals["volumes"],
-            "slices": intervals["slices"],
-            "interactions": intervals["interactions"],
-            "training data": intervals["exposure"],
-        }
-    )
-
-
-def _interval_names(intervals: pd.DataFrame) -> dict[str, str]:
-    """Return the name of the interval of each subset."""
-    return dict(intervals.groupby("subset", sort=False)["cases"].max().map(interval_name))
-
-
 def _draw_study(slices: pd.DataFrame, folder: Path) -> list[Picture]:
+    colors = _colors(slices["subset"])
+    are_many = slices["image"].nunique() > figures.MANY_VOLUMES
+    of_volumes = "the worst and the median volumes" if are_many else "each volume"
     drawn = {
-        "boxes": ("Jaccard index and Dice score of slices with lung.", figures.draw_box_plots),
-        "along": ("Dice score along the slices of each volume.", figures.draw_along_slices),
-        "predicted_iou": ("Dice score and the model's predicted IoU.", figures.draw_predicted_iou),
+        "boxes": (
+            f"Jaccard index and Dice score of slices with lung.{colors}",
+            figures.draw_box_plots,
+        ),
+        "along": (
+            f"Dice score along the slices of {of_volumes}; grey: no lung.{colors}",
+            figures.draw_along_slices,
+        ),
+        "predicted_iou": (
+            # Of many volumes the density is drawn, of all subsets.
+            f"Dice score and predicted IoU of slices with lung.{'' if are_many else colors}",
+            figures.draw_predicted_iou,
+        ),
     }
     return [
         save_picture(figure, folder, name, caption)
         for name, (caption, draw) in drawn.items()
         if (figure := draw(slices))
     ]
+
+
+def _colors(subsets: pd.Series) -> str:
+    """Return a sentence with the colour of each subset, empty for one subset."""
+    names = sorted(subsets.fillna(figures.UNNAMED).unique())
+    if not 1 < len(names) <= len(COLOR_NAMES):
+        return ""
+    pairs = zip(COLOR_NAMES, names, strict=False)
+    return f" Subsets: {', '.join(f'{name} {color}' for color, name in pairs)}."
 
 
 def _compare_with_published(
@@ -223,37 +222,42 @@ def _compare_runs(runs: dict[str, JoinedResults], results_folder: Path, folder: 
         ranking = rank_runs(runs)
         write_csv(ranking, results_folder / RANKING_NAME)
     figure = figures.draw_prompt_effects({name: run.intervals for name, run in runs.items()})
-    caption = "Mean Dice score over patients of each run, with its 95 % interval."
+    caption = f"Mean Dice score over patients of each run, with {INTERVAL}."
     pictures = [save_picture(figure, folder, "prompts", caption)]
     effort = effort_of(runs)
     if effort["interactions"].nunique() > 1:
         caption = (
-            "Mean Dice score over patients, with its 95 % interval, and the interactions per volume"
-            " that it takes: points, and 2 for each box."
+            f"Mean Dice score over patients, with {INTERVAL}, and the interactions per volume that"
+            " it takes: points, and 2 for each box."
         )
         pictures.append(save_picture(figures.draw_effort(effort), folder, "effort", caption))
     with_first = table[table["first"] == next(iter(runs))]
     return {
-        "comparison": with_first,
+        "comparison": comparison_table(with_first),
         "comparison_figures": pictures,
         "ranking": ranking,
         "rivals": rivals(runs, with_first),
     }
 
 
+def _empty_slices(empty_slices: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of slices without lung; of many volumes those with most false positives."""
+    if empty_slices.empty:
+        return empty_slices
+    return worst_and_median(empty_slices, -empty_slices["pixels_avg"])
+
+
 def _gallery(slices: pd.DataFrame, results_folder: Path) -> list[Picture]:
-    """Return the pictures of the worst slices, as far as `--debug` drew them."""
+    """Return the pictures of the worst slices, as far as `--debug` drew them in the same run."""
     pictures = []
-    for row in slices.dropna(subset=["dice"]).nsmallest(GALLERY_SLICES, "dice").itertuples():
-        link = Path(row.image, DEBUG_FOLDER, picture_name(row.slice))
-        if (results_folder / link).exists():
-            with Image.open(results_folder / link) as picture:
-                thumbnail = picture.convert("RGB")
-            thumbnail.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-            buffer = io.BytesIO()
-            thumbnail.save(buffer, "JPEG", quality=85)
+    worst = slices.dropna(subset=["dice"]).nsmallest(GALLERY_SLICES, "dice")
+    for row in worst.itertuples():
+        name = f"{DEBUG_FOLDER}/{picture_name(row.slice)}"
+        path = results_folder / row.image / name
+        record = RunRecord.read(results_folder / row.image)
+        if record and path.exists() and record.files.get(name) == sha256_of(path):
             caption = f"{row.image}, slice {row.slice}: Dice {row.dice:.4f}"
-            pictures.append(Picture(data_uri("jpeg", buffer.getvalue()), caption, link.as_posix()))
+            pictures.append(embed_thumbnail(path, caption, results_folder, THUMBNAIL_PIXELS))
     return pictures
 
 
@@ -278,16 +282,6 @@ def _overlays(volumes: pd.DataFrame, results_folder: Path, folder: Path) -> list
         if image == median:
             path = folder / "through_volume.gif"
             save_animation(volume, path)
-            uri = data_uri("gif", path.read_bytes())
-            link = f"{FIGURES_FOLDER}/{path.name}"
-            pictures.append(Picture(uri, f"All slices of {image}", link))
+            caption = f"A slice of {image}; the animation goes through the volume"
+            pictures.append(embed_animation(path, caption, results_folder))
     return pictures
-
-
-def _to_html(table: pd.DataFrame) -> str:
-    shown = table.rename(columns=lambda name: str(name).replace("_", " "))
-    # `na_rep` has no effect on integers.
-    integers = shown.select_dtypes("Int64")
-    shown = shown.assign(**integers.astype(object).where(integers.notna(), "-"))
-    html = shown.to_html(index=False, border=0, na_rep="-", float_format="{:.4f}".format)
-    return Markup(html)

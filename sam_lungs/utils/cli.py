@@ -217,7 +217,7 @@ def _named_parser(prefix: str, parse: Callable[[str], object]) -> Callable[[str]
     def parse_value(text: str) -> object:
         try:
             if text.endswith(","):
-                raise InputError("leave no space after a comma")
+                raise InputError("ends with a comma; leave it out, or the space after it")
             return parse(re.sub(r"\s*,\s*", ",", text))
         except InputError as error:
             raise InputError(f"{prefix}{text}: {error}") from None

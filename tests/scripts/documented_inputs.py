@@ -41,6 +41,11 @@ def write_inputs(folder: Path) -> None:
         "images: 'scans/{case}/ct.nii.gz'\nmasks: 'scans/{case}/{object}.nii.gz'\n"
         "objects: {left: left, right: right}\n"
     )
+    (folder / "my_dataset.yml").write_text(
+        "images: 'scans/{case}/ct.nii.gz'\nmasks: 'scans/{case}/lungs.nii.gz'\n"
+    )
+    running = ROOT.joinpath("docs/running.md").read_text()
+    (folder / "study.yml").write_text(running.split("```yaml\n")[1].split("```")[0])
     (folder / "patients.csv").write_text("image,patient\nanna_1,anna\nanna_2,anna\n")
     save(folder / "new_ct.nii.gz", image)
     (folder / "my_clicks.csv").write_text("case,slice,kind,row,column\nnew_ct,1,positive,32,28\n")

@@ -26,7 +26,15 @@ PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 # Code blocks that are no commands: their language, or how they start.
 OTHER_LANGUAGES = ("python", "yaml", "bibtex")
 NO_COMMANDS = (
-    *("nifti_to_numpy.py  ", "working_data/\n", "case,", "--labels ", "Jaccard index: ", "#!"),
+    *(
+        "nifti_to_numpy.py  ",
+        "working_data/\n",
+        "image_a: ",
+        "case,",
+        "--labels ",
+        "Jaccard index: ",
+        "#!",
+    ),
 )
 CODE = re.compile(
     r"^```(?P<language>\w*)\n(?P<fenced>.*?)^```$"
@@ -49,6 +57,7 @@ NOT_RUN = {
     "python -m docs.options": "writes into the repository; see test_docs.py",
     "pip install": "downloads",
     "conda activate": "conda may not be installed",
+    ".venv-workflow/bin/snakemake": "installed apart; see test_workflow.py",
     "docker": "needs Docker; see test_containers.py",
     "apptainer": "needs Apptainer; see test_containers.py",
     "jupyter": "opens a browser; see test_notebook.py",

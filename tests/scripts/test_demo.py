@@ -33,8 +33,9 @@ def test_phantoms_are_made_converted_segmented_and_reported(run, tmp_path):
         done = run(script, "-r", tmp_path / "results")
         assert done.returncode == 0, done.stderr
     page = (tmp_path / "results" / "report.html").read_text()
-    # Three figures, two figures of slices, an animation, and a picture of each slice.
-    assert page.count("data:image/") == 3 + 2 + 1 + sum(LUNG_SLICES)
+    # Three figures, two figures of slices, an animation and its still picture, and a picture of
+    # each slice.
+    assert page.count("data:image/") == 3 + 2 + 2 + sum(LUNG_SLICES)
 
     volumes = pd.read_csv(tmp_path / "results" / "joint_results.csv")
     assert volumes["image"].tolist() == ["image_phantom_001", "image_phantom_002"]

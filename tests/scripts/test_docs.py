@@ -16,7 +16,10 @@ PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/*.md"))]
 # Options that the pages name of pip, of containers, and of the authors' code; a spelling of ours.
 OTHER_PROGRAMS = {
     "--editable",
-    *("--bind", "--build-arg", "--cleanenv", "--gpus", "--nv", "--rm", "--user"),
+    *("--configfile", "--profile", "--resources", "--unlock"),
+    *("--array", "--cpus-per-task", "--gpus", "--mem", "--requeue", "--time"),
+    *("--processes", "--volumes"),
+    *("--bind", "--build-arg", "--cleanenv", "--nv", "--rm", "--user"),
     *("--apply_windowing", "--swap_axes", "--use_bounding_box", "--use_masks_contours"),
     "--dry-run",
 }

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import chest
+from matplotlib.axes import Axes
 from nibabel import orientations
 
 from sam_lungs.data.volume import Geometry
@@ -52,15 +53,27 @@ def draw(path, image, masks, geometry=None, protocol=PAPER, layers=LAYERS) -> np
     return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
 
 
-def test_a_picture_without_a_predicted_iou_has_no_title(tmp_path):
-    image, masks = (array[:, :, 1] for array in chest())
-    heights = []
-    for predicted_iou in (0.5, np.nan):
-        prediction = Prediction(masks > 0, predicted_iou)
-        image_rgb = np.repeat(image[:, :, None].astype(np.uint8), 3, axis=2)
-        save_prediction(tmp_path / "a.png", image_rgb, masks, [], prediction, None)
-        heights.append(cv2.imread(str(tmp_path / "a.png")).shape[0])
-    assert heights[0] > heights[1]
+@pytest.mark.parametrize(
+    ("has_reference", "predicted_iou", "title"),
+    [
+        (True, 0.98765, "Dice 0.6667, predicted IoU 0.9877"),
+        (True, np.nan, "Dice 0.6667"),
+        (False, 0.5, "predicted IoU 0.5000"),
+        (False, np.nan, ""),
+    ],
+)
+def test_the_title_is_what_is_known(tmp_path, monkeypatch, has_reference, predicted_iou, title):
+    titles = []
+    monkeypatch.setattr(Axes, "set_title", lambda axes, text, **style: titles.append(text))
+    masks = np.zeros((8, 8), np.uint8)
+    predicted = np.zeros(masks.shape, bool)
+    predicted[:2, :2] = True
+    if has_reference:
+        masks[0, 0], masks[0, 1] = 1, 2
+    image_rgb = np.zeros((8, 8, 3), np.uint8)
+    prediction = Prediction(predicted, predicted_iou)
+    save_prediction(tmp_path / "a.png", image_rgb, masks, [], prediction, None)
+    assert titles == [title]
 
 
 def has(picture: np.ndarray, colour, tolerance: int = 2) -> np.ndarray:
@@ -106,7 +119,7 @@ def test_each_label_has_its_contour_and_the_box_frames_whole_pixels(tmp_path, gr
     assert np.abs(orange.max(axis=0) - green.max(axis=0)).max() < 0.6 * slice_pixel
 
 
-def test_the_predicted_iou_is_above_the_slice(tmp_path, grey_slice):
+def test_the_title_is_above_the_slice(tmp_path, grey_slice):
     picture = draw(tmp_path / "slice.png", *grey_slice)
     first_row_of_slice = np.flatnonzero((picture == 90).all(axis=2).mean(axis=1) > 0.5)[0]
     above = picture[:first_row_of_slice]
@@ -120,7 +133,7 @@ def test_only_the_chosen_layers_are_drawn(tmp_path, grey_slice, layers):
     for name, colours in COLOURS.items():
         for colour in colours:
             assert has(picture, colour).any() == (name in layers)
-    # The predicted IoU belongs to the mask.
+    # The title belongs to the mask.
     assert has(picture, (0, 0, 0), 50).any() == ("mask" in layers)
 
 

@@ -150,7 +150,7 @@ def test_a_missing_prediction_is_empty_and_is_named(run, tmp_path):
     diagonal_mm = np.hypot(np.hypot(40 * 0.8, 56 * 0.7), 5 * 5)
     assert volumes.loc["b", "hd95_3d_penalised_mm"] == pytest.approx(diagonal_mm)
     page = (folder / "report.html").read_text("utf-8")
-    assert "Masks that were made elsewhere, by theirs, are scored." in page
+    assert "Masks that were made elsewhere, by theirs, are compared" in page
     for of_prompts in ("come from the reference masks", "Gutiérrez et al., 2024", "prompted like"):
         assert of_prompts not in page
     # The report draws the saved masks over the image, without prompts.

@@ -45,6 +45,7 @@ def test_tables_and_figures_are_written_and_printed(tmp_path, capsys):
         "jitter/paper/explored.csv",
         "jitter/points/explored.csv",
         "jitter/figures/jitter.svg",
+        "jitter/figures/jitter.pdf",
         "jitter/figures/jitter.png",
     ]
     assert written[1].read_text() == (
@@ -65,16 +66,17 @@ def test_the_report_shows_the_explorations(tmp_path):
     counts = {"reached_0.9": 3, "never_0.9": 1, "mean_dice_click_1": 0.5}
     explore(tmp_path / "explore/clicks/a<b/image_a", counts)
     (tmp_path / "explore/clicks/a<b/image_b/unfinished").mkdir(parents=True)
-    page = write_report(results).read_text("utf-8")
+    page = write_report(results).read_text("utf-8").replace("<wbr>", "")
     section = page[page.index(SECTION) :]
     assert "an oracle that no user" in section
-    assert "<td>gain</td><td>all</td><td>0.1250</td>" in section
-    assert "<th>a&lt;b (1 patient)</th>" in section
-    assert "<td>never_0.9</td><td>all</td><td>1</td>" in section
-    assert "<td>mean_dice_click_1</td>" not in section
+    text = '<td class="text">'
+    assert f"{text}gain</td>{text}all</td><td>0.1250</td>" in section
+    assert ">a&lt;b (1 patient)</th>" in section
+    assert f"{text}never_0.9</td>{text}all</td><td>1</td>" in section
+    assert "mean_dice_click_1</td>" not in section
     assert "image_b: its exploration is unfinished" in section
     for kind in ("best", "clicks"):
-        assert f'<a href="../../explore/{kind}/figures/{kind}.svg">' in section
+        assert f"<code>../../explore/{kind}/figures/{kind}.svg" in section
         png = (tmp_path / "explore" / kind / "figures" / f"{kind}.png").read_bytes()
         assert base64.b64encode(png).decode() in section
 
@@ -86,7 +88,7 @@ def test_explorations_are_those_of_the_study_of_the_results(tmp_path, results):
     explore_map(tmp_path / "explore/map" / results / "image_a", {3: 0.5})
     (section,) = explored_of_results(tmp_path / results)["sections"]
     (heat_map,) = section.heat_maps
-    assert (tmp_path / results / heat_map.link).is_file()
+    assert (tmp_path / results / heat_map.files).is_file()
 
 
 def test_heat_maps_of_the_worst_the_median_and_the_best_slice_are_embedded(tmp_path):
@@ -95,7 +97,7 @@ def test_heat_maps_of_the_worst_the_median_and_the_best_slice_are_embedded(tmp_p
     (section,) = explored_of_results(tmp_path)["sections"]
     paths = [f"explore/map/image_b/maps/{map_name(index)}" for index in (6, 5)]
     paths.append(f"explore/map/image_a/maps/{map_name(4)}")
-    assert [picture.link for picture in section.heat_maps] == paths
+    assert [picture.files for picture in section.heat_maps] == paths
     for picture, path in zip(section.heat_maps, paths, strict=True):
         content = base64.b64decode(picture.data_uri.removeprefix("data:image/png;base64,"))
         assert content == (tmp_path / path).read_bytes()
@@ -124,6 +126,18 @@ def test_what_a_run_does_not_have_is_a_dash(tmp_path):
         ["area_under_curve", "all", "-", "0.5000"],
     ]
     assert section.differences == ["The runs are not of the same volumes."]
+
+
+def test_the_table_of_many_runs_has_a_line_for_each(tmp_path):
+    for number in range(4):
+        quantity = "gain" if number else "start_dice"
+        explore(tmp_path / f"explore/best/{number}/a", {quantity: number / 8}, values=FOUND)
+    (section,) = explored_of_results(tmp_path)["sections"]
+    assert section.header == ["quantity", "object", "run", "value"]
+    assert section.rows == [
+        ["start_dice", "all", "0 (1 patient)", "0.0000"],
+        *(["gain", "all", f"{number} (1 patient)", f"{number / 8:.4f}"] for number in (1, 2, 3)),
+    ]
 
 
 def test_a_changed_heat_map_is_one_line(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from conftest import assert_refused
@@ -10,10 +11,12 @@ from matplotlib.figure import Figure
 from results_folders import RECORD, write_volume
 
 from sam_lungs.study.results import EmptySlice, SliceResult
-from sam_lungs.summary import figures
+from sam_lungs.summary import figures, report, report_tables
 from sam_lungs.summary.compare import published_volumes
+from sam_lungs.summary.embedded import Picture
 from sam_lungs.summary.patients import PatientOptions
 from sam_lungs.summary.report import write_report
+from sam_lungs.summary.report_text import dataset_name, training
 from sam_lungs.utils.errors import InputError
 
 
@@ -32,11 +35,20 @@ def results(tmp_path):
     return tmp_path / "paper"
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures take seconds; without them the page has all its sentences and tables."""
+    monkeypatch.setattr(
+        report, "save_picture", lambda _, folder, name, caption: Picture("data:,", caption, name)
+    )
+    monkeypatch.setattr(report, "_draw_study", lambda slices, folder: [])
+
+
 def cells(page: str) -> list[str]:
-    return re.findall(r"<td>(.*?)</td>", page)
+    return re.findall(r"<td[^>]*>(.*?)</td>", page.replace("<wbr>", ""))
 
 
-def test_headline_equals_hand_computed_values(results):
+def test_headline_equals_hand_computed_values(results, undrawn):
     page = write_report(results).read_text("utf-8")
     # Slices 0.9, 0.5 and 0.8; volumes 0.7 and 0.8 of two patients, too few for an interval.
     headline = cells(page)[cells(page).index("dice") - 1 :][:9]
@@ -50,7 +62,7 @@ def test_headline_equals_hand_computed_values(results):
     assert "Patients: 2, volumes: 2; the patients come from run.json." in page
 
 
-def test_the_settings_come_from_the_run_records(results):
+def test_the_settings_come_from_the_run_records(results, undrawn):
     page = write_report(results).read_text("utf-8")
     assert {
         "vit_l",
@@ -67,7 +79,7 @@ def test_the_settings_come_from_the_run_records(results):
     } <= set(cells(page))
 
 
-def test_readings_and_findings_are_shown_with_their_volumes(results):
+def test_readings_and_findings_are_shown_with_their_volumes(results, undrawn):
     reading = {
         "window": "374,1500",
         "align": "affine",
@@ -82,18 +94,19 @@ def test_readings_and_findings_are_shown_with_their_volumes(results):
     write_dice(results / "image_phantom_002", 0.8, record=record)
     page = write_report(results, allow_mixed=True).read_text("utf-8")
     assert "different settings" in page
-    row = r"<th>(.*?)</th>\s*<td>(.*?)</td>\s*<td>(.*?)</td>"
-    rows = {name: values for name, *values in re.findall(row, page)}
-    assert rows["window"] == ["auto", "374,1500"]
-    assert rows["alignment of the masks"] == ["auto", "affine"]
-    assert rows["labels of the objects"] == ["not given", "left 10+11, right 12"]
-    assert rows["spacing in mm"] == ["not given", "1.0, 0.5"]
+    differing = page[page.index("These settings differ:") : page.index("The models of all runs")]
+    assert re.findall(r"<th [^>]*>(.*?)</th>", differing) == [
+        *("volumes", "alignment of the masks", "labels of the objects", "window", "spacing in mm")
+    ]
+    first = ["image_phantom_001", "auto", "not given", "auto", "not given"]
+    second = ["image_phantom_002", "affine", "left 10+11, right 12", "374,1500", "1.0, 0.5"]
+    assert cells(differing) == first + second
     near_the_top = page[: page.index("<h2>Results</h2>")]
     assert re.findall("<summary>(.*?)</summary>", near_the_top) == [
         "offset: image_phantom_001, image_phantom_002",
         "saturated, a fault that was allowed: image_phantom_002",
     ]
-    assert re.findall("<li>(.*?)</li>", near_the_top) == [
+    assert re.findall("<li>(.*?)</li>", near_the_top)[1:] == [
         "paper: other --align, --labels, --window",
         "m.npy: 2 mm &lt;off&gt;",
         "n.npy: 3 mm",
@@ -101,7 +114,7 @@ def test_readings_and_findings_are_shown_with_their_volumes(results):
     ]
 
 
-def test_patients_can_be_given(results, capsys):
+def test_patients_can_be_given(results, capsys, undrawn):
     page = write_report(results, patients=PatientOptions(patients="(image).*").read_patients())
     assert (
         "Patients: 1, volumes: 2; the patients come from --patients (image).*."
@@ -110,7 +123,7 @@ def test_patients_can_be_given(results, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_unknown_patients_are_said(results, capsys):
+def test_unknown_patients_are_said(results, capsys, undrawn):
     write_dice(results / "image_phantom_002", 0.8)
     page = write_report(results).read_text("utf-8")
     assert "volumes without a known patient, each counted as one: 1." in page
@@ -118,17 +131,135 @@ def test_unknown_patients_are_said(results, capsys):
 
 
 def test_the_page_is_self_contained_and_reproducible(results):
-    path = write_report(results)
+    path = write_report(results, [results.parent / "no_box"])
     page = path.read_bytes()
     sources = re.findall(rb'(?:src|href)="([^"]*)"', page)
-    assert all(
-        source.startswith((b"data:", b"figures/", b"#", b"https://doi.org/")) for source in sources
-    )
+    assert all(source.startswith((b"data:", b"#", b"https://doi.org/")) for source in sources)
     assert not re.findall(rb"@import|url\(|<script src|<link", page)
-    links = [results / source.decode() for source in sources if source.startswith(b"figures/")]
-    assert links
-    assert all(link.exists() for link in links)
-    assert write_report(results).read_bytes() == page
+    files = re.findall(r"<code>(figures/[^<]*)</code>", page.decode())
+    assert len(files) == 4
+    for first, *others in (each.split(", ") for each in files):
+        for path_of_figure in (results / first, *map((results / first).with_suffix, others)):
+            assert path_of_figure.exists()
+    assert write_report(results, [results.parent / "no_box"]).read_bytes() == page
+
+
+def text_of(page: str) -> str:
+    """The text of a page without tags, with single spaces."""
+    return " ".join(re.sub("<[^>]*>", "", page).split())
+
+
+def test_the_headline_names_model_dataset_and_date(results, undrawn):
+    page = write_report(results).read_text("utf-8")
+    assert "<title>vit_l on paper: segmentation report</title>" in page
+    assert "<h1>Segmentation by vit_l on paper</h1>" in page
+    assert "The date of the run is not recorded" in page
+    study = {"output_folder": "my_scans/results", "dataset": "lists/clinic.yml"}
+    first, second = (
+        replace(RECORD, started=f"2026-11-{day}T12:00:00+00:00", other_options=study)
+        for day in (24, 26)
+    )
+    for image, record in (("image_phantom_001", second), ("image_phantom_002", first)):
+        write_dice(results / image, 0.8, record=record)
+    page = write_report(results).read_text("utf-8")
+    title = "vit_l on clinic.yml, 2026-11-24 to 2026-11-26: segmentation report"
+    assert f"<title>{title}</title>" in page
+    assert "Run of 2026-11-24 to 2026-11-26;" in page
+
+
+@pytest.mark.parametrize(
+    ("folder", "options", "name"),
+    [
+        ("/data/lits/results/paper", [{}], "lits"),
+        ("/data/lits", [{}], "lits"),
+        ("/data/moved", [{"output_folder": "lits/results"}], "lits"),
+        ("/data/moved", [{"output_folder": "/data/lits"}], "lits"),
+        ("/data/lits/results", [{"output_folder": "results"}], "results"),
+        ("/data/lits", [{"dataset": "a/b.yml"}, {"dataset": "a/c.yml"}], "b.yml, c.yml"),
+        ("/data/lits", [{"dataset": "a/b.yml"}, {"dataset": None}], "lits"),
+        ("/data/lits", [], "lits"),
+    ],
+)
+def test_the_dataset_is_the_dataset_file_or_the_folder_of_the_study(folder, options, name):
+    records = {str(i): replace(RECORD, other_options=each) for i, each in enumerate(options)}
+    assert dataset_name(Path(folder), records.values()) == name
+
+
+@pytest.mark.parametrize(
+    ("segmenter", "sentence"),
+    [
+        (
+            {"model": "vit_l", "provenance": "official"},
+            "vit_l: its training data do not have such images, as far as they are described"
+            " (synthetic). This project draws these patients; its compact model alone is trained on"
+            " them. Source: docs/synthetic.md.",
+        ),
+        (
+            {"model": "compact", "provenance": "official"},
+            "compact: its training data have such images (synthetic). Trained on other patients of"
+            " the same generator. Source: checkpoints/sam_compact.md.",
+        ),
+        (
+            {"model": "vit_b", "provenance": "given"},
+            "vit_b: it is not known whether it was trained on such images (synthetic). Source:"
+            " weights given as a file.",
+        ),
+        ({"model": "threshold", "family": "baseline"}, "threshold: no training."),
+    ],
+    ids=lambda value: value["model"] if isinstance(value, dict) else "",
+)
+def test_a_sentence_says_whether_a_model_was_trained_on_such_images(segmenter, sentence):
+    records = {"image_phantom_001": replace(RECORD, segmenter=segmenter)}
+    assert training([records, records]) == [sentence]
+
+
+def test_baselines_scored_masks_and_prompts_of_a_file_are_named_as_such(tmp_path, undrawn):
+    of_reference = "The prompts are made from the reference masks"
+    baseline = replace(RECORD, segmenter={"model": "box", "family": "baseline"})
+    masks = replace(RECORD, segmenter={"model": "lungmask", "family": "masks"}, protocol={})
+    file = replace(RECORD, protocol={"prompts_file": "clicks.csv", "sha256": "0"})
+    for name, record in (("box", baseline), ("masks", masks), ("file", file)):
+        write_dice(tmp_path / name / "image_a", 0.8, record=record)
+    pages = {
+        name: text_of(write_report(tmp_path / name).read_text("utf-8"))
+        for name in ("box", "masks", "file")
+    }
+    assert "box, a baseline without weights, segments slice by slice" in pages["box"]
+    assert of_reference in pages["box"]
+    assert "Masks that were made elsewhere, by lungmask, are compared" in pages["masks"]
+    assert "--empty_slices" not in pages["masks"]
+    assert "The prompts are those of the file clicks.csv." in pages["file"]
+    for name in ("masks", "file"):
+        assert of_reference not in pages[name]
+        assert "Prompts from a person" not in pages[name]
+
+
+def test_figures_that_are_not_of_the_published_model_are_said_to_differ(tmp_path, undrawn):
+    other = replace(RECORD, segmenter={"model": "compact"})
+    said = []
+    for record in (RECORD, other):
+        write_dice(tmp_path / "image_coronacases_001", 0.9, record=record)
+        page = write_report(tmp_path).read_text("utf-8")
+        said.append("The published figures are those of vit_l" in page)
+    assert said == [False, True]
+
+
+def test_of_many_volumes_the_worst_and_the_median_are_shown(tmp_path, undrawn, monkeypatch):
+    monkeypatch.setattr(figures, "MANY_VOLUMES", 5)
+    monkeypatch.setattr(report_tables, "SHOWN_VOLUMES", 2)
+    other = replace(RECORD, environment=RECORD.environment | {"code_sha256": "other"})
+    for number in range(14):
+        write_dice(tmp_path / f"image_{number:02}", 0.95 - number / 20, record=other)
+        (tmp_path / f"image_{number:02}_killed").mkdir()
+    page = write_report(tmp_path).read_text("utf-8")
+    volumes = page[page.index("<h2>Volumes</h2>") : page.index("How the results were made</h2>")]
+    assert "4 of 14 volumes, by their mean Dice score" in volumes
+    images = re.findall(r"image_\d\d", volumes.replace("<wbr>", ""))
+    assert images == ["image_13", "image_12", "image_07", "image_06"]
+    assert re.findall(r"<tr><td>(\d+)</td>", volumes) == ["1", "2", "7", "8"]
+    assert "14: image_00, image_01, image_02, image_03, image_04, ..." in page
+    assert page.count("its run is unfinished") + page.count("has no raw_data.csv") == 10
+    assert page.count("and 4 more") == 2  # of the folders, and of the volumes of other code
 
 
 def test_runs_are_compared_with_the_first(results):
@@ -140,7 +271,7 @@ def test_runs_are_compared_with_the_first(results):
     assert table.count("paper,no_box") == 3
 
 
-def test_left_out_folders_and_different_settings_are_named(results):
+def test_left_out_folders_and_different_settings_are_named(results, undrawn):
     (results / "image_phantom_001" / "run.json").unlink()
     changed = {"precision": "bfloat16", "objects": "apart"}
     segmenter = RECORD.segmenter | {"mask_choice": "token 0", "packages": {"timm": "1.0"}}
@@ -152,11 +283,11 @@ def test_left_out_folders_and_different_settings_are_named(results):
     assert "killed &amp; gone: has no raw_data.csv" in page
     assert "different settings" in page
     values = {"float32", "bfloat16", "together", "apart", "not recorded", "token 0"}
-    assert "torch 2.6, timm 1.0" in page
+    assert "torch 2.6, timm 1.0" in cells(page)
     assert values <= set(cells(page))
 
 
-def test_volumes_made_by_other_code_are_named(results):
+def test_volumes_made_by_other_code_are_named(results, undrawn):
     other = replace(RECORD, environment=RECORD.environment | {"code_sha256": "other"})
     write_dice(results / "image_phantom_002", 0.8, record=other)
     page = " ".join(write_report(results).read_text("utf-8").split())
@@ -166,7 +297,7 @@ def test_volumes_made_by_other_code_are_named(results):
     ) in page
 
 
-def test_published_volumes_are_compared_with_their_means(tmp_path):
+def test_published_volumes_are_compared_with_their_means(tmp_path, undrawn):
     published = published_volumes().set_index("image").loc["radiopaedia_36_86526_0"]
     slices = [
         SliceResult(i, published["jaccard_avg"], published["dice_avg"], 0.9, 10, 10)
@@ -203,7 +334,7 @@ def test_the_published_folder_is_compared_with_itself(real_data, tmp_path):
     assert (tmp_path / "figures" / "published.svg").exists()
 
 
-def test_slices_without_lung_have_their_own_table(results):
+def test_slices_without_lung_have_their_own_table(results, undrawn):
     found = [EmptySlice(5, 1, 10, 2.5)]
     write_dice(results / "image_phantom_002", 0.8, empty_slices=found)
     page = write_report(results).read_text("utf-8")
@@ -212,7 +343,7 @@ def test_slices_without_lung_have_their_own_table(results):
     assert "--empty_slices nearest" not in page
 
 
-def test_the_worst_slices_have_the_pictures_of_their_own_run(results):
+def test_the_worst_slices_have_the_pictures_of_their_own_run(results, undrawn):
     # Pictures beside the results folder are of single slices, perhaps by another run.
     beside = results.parent / "debug" / "image_phantom_001"
     own = results / "image_phantom_001" / "debug"
@@ -221,9 +352,11 @@ def test_the_worst_slices_have_the_pictures_of_their_own_run(results):
     assert "Dice 0.5000" not in write_report(results).read_text("utf-8")
     own.mkdir()
     Figure().savefig(own / "slice_1_prediction.png")
+    assert "Dice 0.5000" not in write_report(results).read_text("utf-8")
+    RECORD.write(own.parent, ["raw_data.csv", "results.csv", "debug/slice_1_prediction.png"])
     page = write_report(results).read_text("utf-8")
-    (link,) = re.findall(r'href="([^"]*)"><img src="data:image/jpeg', page)
-    assert link == "image_phantom_001/debug/slice_1_prediction.png"
+    assert page.count('<img src="data:image/jpeg') == 1
+    assert "<code>image_phantom_001/debug/slice_1_prediction.png</code>" in page
     assert "image_phantom_001, slice 1: Dice 0.5000" in page
 
 

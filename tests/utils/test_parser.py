@@ -46,7 +46,7 @@ def test_values_without_commas(parsed, options_class, words, remedy):
 
 def test_a_space_after_a_comma(parsed):
     words = "-i a -m b --prompts paper, no_box"
-    message = "--prompts paper,: leave no space after a comma"
+    message = "--prompts paper,: ends with a comma; leave it out, or the space after it"
     assert error_of(parsed, Options, words) == message
     # Between quotes the value is complete.
     options = parsed(Options, "-i a -m b --prompts 'paper, no_box'")
