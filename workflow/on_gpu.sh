@@ -9,7 +9,8 @@ gpus=()
 if [[ -n ${CUDA_VISIBLE_DEVICES+set} ]]; then
   IFS=, read -ra gpus <<<"$CUDA_VISIBLE_DEVICES"
 elif command -v nvidia-smi >/dev/null; then
-  mapfile -t gpus < <(nvidia-smi --query-gpu=uuid --format=csv,noheader)
+  # Without its driver nvidia-smi prints an error in their place.
+  mapfile -t gpus < <(nvidia-smi --query-gpu=uuid --format=csv,noheader | grep ^GPU-)
 fi
 ((${#gpus[@]} > 1)) || exec "$@"
 
@@ -17,7 +18,7 @@ locks=${TMPDIR:-/tmp}/sam_lungs_gpus_$UID
 mkdir -p "$locks"
 while true; do
   for gpu in "${gpus[@]}"; do
-    exec {lock}>"$locks/$gpu"
+    exec {lock}>"$locks/${gpu//\//_}"  # a part of a GPU can be named MIG-GPU-.../1/0
     if flock --nonblock "$lock"; then
       # The command inherits the lock, which ends with the command, also after a kill.
       CUDA_VISIBLE_DEVICES=$gpu exec "$@"

@@ -35,6 +35,7 @@ from sam_lungs.study.run_record import RunRecord
 from sam_lungs.study.setup import existing_cases, identify_model, load_segmenters, prepare
 from sam_lungs.study.unfinished import RunMismatchError, finished_record, kept_slices
 from sam_lungs.utils.errors import InputError
+from sam_lungs.utils.text import count
 from sam_lungs.utils.waiting import waiting
 
 # What makes the first slice slower than the others takes a few seconds.
@@ -99,14 +100,10 @@ def check_study(options: Options) -> int:
             continue
         _print_cost(one, sum(left for left, _ in of_model), [files for _, files in of_model])
     if faulty:
-        total = _count(len(options.case_files) + len(options.problems), "volume")
+        total = count(len(options.case_files) + len(options.problems), "volume")
         have = "has" if faulty == 1 else "have"
         raise InputError(f"{faulty} of {total} {have} faults; see above")
     return 0
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _missing_weights(options: Options) -> Path | None:
@@ -123,13 +120,14 @@ def _print_cost(options: Options, slices: int, cases: list[CaseFiles]) -> None:
     name = options.model or options.model_folder.name
     missing = _missing_weights(options)
     segmenters = load_segmenters(options, untrained=bool(missing))
-    work = f"{_count(slices, 'slice')} of {_count(len(cases), 'volume')} to segment with {name}"
+    work = f"{count(slices, 'slice')} of {count(len(cases), 'volume')} to segment with {name}"
     if segmenters is None:
         print(f"\n{work}; {missing} is missing, so the time is unknown: download it with")
         print(f"scripts/download_model_checkpoints.sh {name}")
         return
     case = read_case_for(cases[0], options)
-    with waiting(f"measuring one slice with {name}{', with random weights' * bool(missing)}"):
+    how = ", with random weights" if missing else ""
+    with waiting(f"measuring one slice with {name}{how}"):
         cost = _rehearse(case, segmenters, options)
     duration = timedelta(seconds=round(slices * cost.seconds))
     expected_bytes = slices * cost.slice_bytes + len(cases) * cost.volume_bytes

@@ -72,7 +72,7 @@ def score_study(options: ScoreOptions) -> int:
 
     A bad case is reported on standard error and the others are scored. A case without predictions
     is named there, and its predicted masks are empty. Returns 0, or the sum of 1 if any case was
-    bad and `IN_USE` if another process works on one.
+    bad and `IN_USE` if another process still works on one at the end.
 
     Raises `InputError` when no predictions are found, and when results cannot be written.
     """
@@ -93,7 +93,14 @@ def score_study(options: ScoreOptions) -> int:
             f" count as empty: {shown}",
             file=sys.stderr,
         )
+    in_use = []
     for files in cases:
+        done = _score_files(files, paths[files.path], options)
+        status |= done & ~IN_USE
+        if done & IN_USE:
+            in_use.append(files)
+    # The other process may have finished them by now.
+    for files in in_use:
         status |= _score_files(files, paths[files.path], options)
     return status
 

@@ -57,6 +57,12 @@ def test_links_lead_to_existing_files(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_heading_is_there_twice(page):
+    headings = re.findall("^#+ .*", page.read_text(), re.MULTILINE)
+    assert len(set(headings)) == len(headings)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_named_scripts_and_pages_exist(page):
     folders = "scripts|docs|sam_lungs|tests|benchmarks"
     for name in re.findall(rf"(?:{folders})/[\w/]+\.\w+", page.read_text()):

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from conftest import chest, save_nifti
 
+from sam_lungs.study import score
 from sam_lungs.study.options import Options
 from sam_lungs.study.process import IN_USE, process_case
 from sam_lungs.study.run import STUDY, run_study
-from sam_lungs.utils.files import locked_folder
+from sam_lungs.study.score_options import ScoreOptions
+from sam_lungs.utils.files import FolderInUseError, locked_folder
 
 FAST = ("--model", "box", "--device", "cpu")
 SKIPPED = "in progress in another process, skipped\n"
@@ -85,3 +87,23 @@ def test_a_volume_that_another_process_finished_meanwhile_is_not_missing(
     options = Options([tmp_path / "a.nii.gz"], [tmp_path / "m_a.nii.gz"], model="box", device="cpu")
     work = STUDY._replace(process_case=by_another_process)
     assert run_study(options, work) == (0 if finishes else IN_USE)
+
+
+def test_scores_on_which_another_process_worked_are_tried_again(tmp_path, volumes, monkeypatch):
+    """Otherwise the process that ends last would write no report."""
+    in_use = [FolderInUseError("results/theirs/m_a")]
+
+    def open_recorder(*arguments):
+        if in_use:
+            raise in_use.pop()
+        return open_now(*arguments)
+
+    open_now = score.open_recorder
+    monkeypatch.setattr(score, "open_recorder", open_recorder)
+    masks, predictions = ([tmp_path / f"{role}_{name}.nii.gz" for name in "ab"] for role in "mp")
+    options = ScoreOptions(
+        masks_file_path=masks, predictions=predictions, name="theirs", output_folder=tmp_path
+    )
+    assert score.score_study(options) == 0
+    found = sorted(path.parent.name for path in tmp_path.glob("theirs/*/raw_data.csv"))
+    assert found == ["m_a", "m_b"]

@@ -99,7 +99,8 @@ def main() -> None:
 @contextmanager
 def slurm(folder: Path) -> Iterator[None]:
     """Install, configure and start SLURM with one node; stop it at the end."""
-    subprocess.run([*INSTALL, "slurm-wlm", "munge"], check=True, stdout=subprocess.DEVNULL)
+    for command in (["apt-get", "update"], [*INSTALL, "slurm-wlm", "munge"]):
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     SETTINGS.mkdir(exist_ok=True)
     node = output("slurmd", "-C").splitlines()[0]
     host = output("hostname").strip()

@@ -33,15 +33,16 @@ COMMANDS = [
 def write_study(folder: Path, **config: object) -> None:
     """Write a dataset file and a configuration into a folder; its cases are added by `add_case`.
 
-    config: further keys of the configuration.
+    config: keys of the configuration, further ones or others.
     """
     for name in FOLDERS.values():
         (folder / "scans" / name).mkdir(parents=True)
     dataset = {key: f"scans/{name}/{{case}}.nii.gz" for key, name in FOLDERS.items()}
     (folder / "study.yml").write_text(yaml.safe_dump(dataset))
-    config |= {"dataset": "study.yml", "results": "results", "prompts": PROTOCOLS}
-    config |= {"models": ["compact"], "options": ["--device", "cpu"], "threads": 1, "gpu": False}
-    (folder / "config.yaml").write_text(yaml.safe_dump(config | {"python": sys.executable}))
+    of_all = {"dataset": "study.yml", "results": "results", "prompts": PROTOCOLS}
+    of_all |= {"models": ["compact"], "options": ["--device", "cpu"], "threads": 1, "gpu": False}
+    of_all |= {"python": sys.executable}
+    (folder / "config.yaml").write_text(yaml.safe_dump(of_all | config))
 
 
 def add_case(folder: Path, phantoms: Path, number: int) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import small_study
+import yaml
 from faults import finish
 
 from sam_lungs.study.options import Options
+from sam_lungs.study.process import report_in_use
 
 PROFILE = small_study.ROOT / "profiles/local"
 
@@ -26,7 +29,7 @@ def studies(tmp_path):
     finish(tmp_path, *make, "--output_folder", phantoms)
     folders = [tmp_path / "study", tmp_path / "alone"]
     for folder in folders:
-        small_study.write_study(folder, volumes_per_job=3)
+        small_study.write_study(folder, volumes_per_job=3, gpu=True)
         for number in range(1, 5):
             small_study.add_case(folder, phantoms, number)
     return folders
@@ -71,9 +74,33 @@ def test_a_killed_study_resumes_and_takes_a_fifth_volume(studies, tmp_path):
     assert changed.keys() == {"part_1_of_2.done"}
 
 
+def test_a_configuration_as_yaml_has_it(studies):
+    """Numbers, nothing for no options, and a slash at the end of a folder."""
+    study, _ = studies
+    given = {"results": "results/", "explore": {"negative_map": None}, "gpu": False}
+    given |= {"options": ["--device", "cpu", "--batch_size", 2]}
+    config = yaml.safe_load((study / "config.yaml").read_text()) | given
+    (study / "config.yaml").write_text(yaml.safe_dump(config))
+    small_study.run_snakemake(study, PROFILE, "--dry-run", "--printshellcmds")
+    log = small_study.log_of(study)
+    assert "--batch_size 2 --threads 1 --part 2/2 >results_jobs/compact/part_2_of_2.log" in log
+    assert "explore_prompts.py negative_map --dataset study.yml" in log
+    assert "//" not in log
+    assert "on_gpu.sh" not in log, "jobs without a GPU would wait for one"
+    assert [path.name for path in study.glob("results*")] == ["results_jobs"]
+
+
 def times_of_markers(study: Path) -> dict[str, int]:
     paths = (study / "results_jobs/compact").glob("*.done")
     return {path.name: path.stat().st_mtime_ns for path in paths}
+
+
+def test_a_job_that_skipped_a_volume_in_use_is_not_finished(capsys):
+    snakefile = (small_study.ROOT / "workflow/Snakefile").read_text()
+    (looked_for,) = re.findall("grep --fixed-strings '(.*)' {log", snakefile)
+    for protocols in ((), ("paper", "no_box")):
+        report_in_use("a", protocols)
+        assert looked_for in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("models", ["compact", f"compact,box,hub:owner/name@{'0' * 40}"])
@@ -160,6 +187,19 @@ def test_jobs_of_one_machine_use_different_gpus(tmp_path):
         job.kill()
         job.wait()
         job.stdout.close()
+
+
+def test_a_machine_without_a_driver_and_parts_of_gpus(tmp_path):
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho NVIDIA-SMI has failed.\necho\nexit 9\n")
+    smi.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if "CUDA" not in name}
+    environment |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
+    command = [small_study.ROOT / "workflow/on_gpu.sh", "sh", "-c"]
+    command.append('echo "${CUDA_VISIBLE_DEVICES-all}"')
+    assert subprocess.check_output(command, env=environment) == b"all\n"
+    environment["CUDA_VISIBLE_DEVICES"] = "MIG-GPU-a/1/0,MIG-GPU-a/2/0"
+    assert subprocess.check_output(command, env=environment) == b"MIG-GPU-a/1/0\n"
 
 
 def gpu_of(job: subprocess.Popen) -> str:
