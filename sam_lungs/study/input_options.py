@@ -73,7 +73,9 @@ def parse_labels(texts: Sequence[str]) -> dict[str, tuple[int, ...]] | None:
     """
     objects = []
     for text in texts:
-        parsed = re.fullmatch(r"((?!\d+=)[^=]+=)?([1-9]\d{0,8}(?:,[1-9]\d{0,8})*)", text)
+        # Names are written to tables; Python has a surrogate for a byte that is not UTF-8.
+        named = r"(?!\d+=)[^=\ud800-\udfff]+="
+        parsed = re.fullmatch(rf"({named})?([1-9]\d{{0,8}}(?:,[1-9]\d{{0,8}})*)", text)
         if not parsed:
             raise InputError(
                 f"--labels {text}: give labels such as 10,11,12, or objects such as left=10,11"

@@ -22,6 +22,7 @@ from sam_lungs.study.options import Options
 from sam_lungs.study.replay import Replay
 from sam_lungs.study.score_options import ScoreOptions
 from sam_lungs.utils.errors import InputError
+from sam_lungs.utils.files import check_name
 from sam_lungs.utils.text import count
 
 MAX_NAME_BYTES = 255  # of a file name, on all common file systems
@@ -166,10 +167,7 @@ def _check_baselines(options: Options) -> None:
 def _check_name(files: CaseFiles, results_folder: Path) -> None:
     """Raise `InputError` when the results of a case cannot be named after it."""
     for path in (files.path, *files.masks_paths, results_folder):
-        try:
-            str(path).encode()
-        except UnicodeEncodeError:
-            raise InputError(f"{path}: its name is not UTF-8; rename it") from None
+        check_name(path)
     _check_folder_name(files.name, str(files.path))
 
 

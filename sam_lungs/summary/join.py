@@ -19,7 +19,7 @@ from sam_lungs.summary.mixing import check_alike
 from sam_lungs.summary.patients import Patients
 from sam_lungs.summary.statistics import estimate, interval_name, summarize_cases
 from sam_lungs.utils.errors import InputError
-from sam_lungs.utils.files import atomic_write, remove
+from sam_lungs.utils.files import atomic_write, check_name, remove
 
 # The authors' files have the time of their run in their names: raw_data_2023-05-27_09-43-55.csv
 PUBLISHED_NAME = re.compile(r"raw_data_[\d_-]+\.csv")
@@ -82,6 +82,7 @@ def join_results(
         raise InputError(f"{folder}: no such folder; process an image first")
     tables, rows, empty_slices, left_out, records = [], [], [], [], {}
     for volume_folder in sorted(path for path in folder.iterdir() if path.is_dir()):
+        check_name(volume_folder)
         image = volume_folder.name
         record = _read_record(volume_folder)
         path = _find_table(volume_folder, record)
@@ -116,6 +117,10 @@ def join_results(
         )
     if not tables:
         remedy = "see the warnings" if left_out else "process an image first"
+        # Of --prompts or --model with several names.
+        tables = sorted(folder.glob(f"*/*/**/{layout.RAW_DATA_NAME}"))
+        if runs := dict.fromkeys(str(path.parents[1]) for path in tables):
+            remedy = f"give one of its runs: -r {' or -r '.join(runs)}"
         raise InputError(f"{folder}: no folder has results; {remedy}")
     slices, volumes = pd.concat(tables, ignore_index=True), pd.DataFrame(rows)
     mixed = check_alike(folder, volumes["image"], records, allow_mixed)

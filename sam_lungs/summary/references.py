@@ -15,6 +15,7 @@ from sam_lungs.study.run_record import RunRecord
 from sam_lungs.summary.join import JoinedResults
 from sam_lungs.summary.mixing import as_text, differing
 from sam_lungs.utils.errors import InputError
+from sam_lungs.utils.text import count
 
 
 class Difference(NamedTuple):
@@ -41,9 +42,9 @@ def different_inputs(runs: Mapping[str, JoinedResults]) -> list[str]:
         if found := differences(runs[first], runs[second]):
             image, (name, *values) = next(iter(found.items()))
             lines.append(
-                f"{first} and {second} had other images or reference masks in {len(found)} volumes,"
-                f" such as {image} ({name}: {values[0]} and {values[1]}); their difference is not"
-                " that of the models or prompts alone"
+                f"{first} and {second} had other images or reference masks in"
+                f" {count(len(found), 'volume')}, such as {image} ({name}: {values[0]} and"
+                f" {values[1]}); their difference is not that of the models or prompts alone"
             )
     return lines
 

@@ -1,6 +1,5 @@
 """Options of a script from a YAML file, for `--config`; docs/running.md describes the file."""
 
-import difflib
 import os
 import re
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from typing import get_args, get_type_hints
 
 from sam_lungs.utils.errors import InputError
 from sam_lungs.utils.files import read_text
-from sam_lungs.utils.parser import takes_several
+from sam_lungs.utils.parser import nearest_option, takes_several
 
 
 def config_words(path: Path, options_class: type) -> Iterator[list[str]]:
@@ -18,17 +17,16 @@ def config_words(path: Path, options_class: type) -> Iterator[list[str]]:
 
     options_class: see `cli.parse_options`. A key of the file is the name of an option. Its value is
     true or false for a switch, otherwise text or a number. A list is several values; where the
-    option takes them with commas, and in a list within a list, it is joined with commas. A mapping
-    is several `key=value`. An option that is null keeps its default. Relative paths are relative to
+    option takes them with commas, and in a list within a list, it is joined with commas. Where the
+    option takes several values, a text is split at spaces, unless it is a path. A mapping is
+    several `key=value`. An option that is null keeps its default. Relative paths are relative to
     the folder of the file.
 
     Raises `InputError` when the file cannot be read or has no keys, for a key that is unknown or
     given twice, and for a value of another type. Values are parsed by the caller.
     """
-    known, hints = (
-        {each.name: each for each in fields(options_class)},
-        get_type_hints(options_class),
-    )
+    known = {each.name: each for each in fields(options_class)}
+    hints = get_type_hints(options_class)
     seen = set()
     for key, value in _read(path).items():
         name = str(key).replace("-", "_")
@@ -70,7 +68,8 @@ def _read(path: Path) -> dict:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise InputError(
-            f"{path}: is not YAML ({reason}); put a text that YAML does not take between quotes"
+            f"{path}: is not YAML ({reason}); put texts that it cannot read between quotes, and use"
+            " spaces in place of tabs"
         ) from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: has no `option: value` lines; docs/running.md has an example")
@@ -83,8 +82,7 @@ def _hint(name: str, known: dict[str, Field]) -> str:
         return f"write {switch}: false"
     if "dataset" in known and name in ("images", "masks", "table", "root"):
         return "a dataset file is another file; give it with --dataset"
-    nearest = difflib.get_close_matches(name, known, 1)
-    return f"did you mean {nearest[0]}?" if nearest else "--help lists the options"
+    return nearest_option(name, known)
 
 
 def _words(each: Field, hint: object, value: object, folder: Path) -> list[str]:
@@ -99,6 +97,8 @@ def _words(each: Field, hint: object, value: object, folder: Path) -> list[str]:
         value = [value]
     elif isinstance(value, dict) and not is_path:
         value = [f"{name}={_text(labels, ',')}" for name, labels in value.items()]
+    elif isinstance(value, str) and not is_path:
+        value = re.sub(r"\s*,\s*", ",", value).split()  # as on a command line
     elif not isinstance(value, list):
         value = [value]
     separator = "," if (several or each.metadata["parse"]) and not is_path else None

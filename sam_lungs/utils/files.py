@@ -162,6 +162,14 @@ def check_regular(path: Path) -> None:
         raise InputError(f"{path}: not a regular file; check the path")
 
 
+def check_name(path: Path) -> None:
+    """Raise `InputError` when a path is not UTF-8; tables and figures cannot hold its name."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{path}: its name is not UTF-8; rename it") from None
+
+
 def read_text(path: Path) -> str:
     """Return the text of a UTF-8 file; raises `InputError` when it cannot be read."""
     try:

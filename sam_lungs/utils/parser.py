@@ -3,7 +3,8 @@
 import argparse
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, get_origin
 
 from sam_lungs.utils.errors import InputError
@@ -12,6 +13,12 @@ from sam_lungs.utils.errors import InputError
 def takes_several(hint: object) -> bool:
     """Return whether an option with this type takes several values, separated by spaces."""
     return get_origin(hint) in (list, Sequence)
+
+
+def nearest_option(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown option: the most similar one, if any."""
+    nearest = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {nearest[0]}?" if nearest else "--help lists the options"
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,25 +57,24 @@ class Parser(argparse.ArgumentParser):
         known = self._option_string_actions
         if extra.startswith("-"):
             name = extra.partition("=")[0]
-            nearest = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {nearest[0]}?" if nearest else "--help lists the options"
-            return f"unknown option {name}; {hint}"
-        place = words.index(extra)
-        before = [at for at in range(place) if words[at].partition("=")[0] in known]
-        if not before:
-            return f"{extra}: belongs to no option; --help lists the options"
-        name, _, value = words[before[-1]].partition("=")
-        values = [value] if value else []
-        for word in words[before[-1] + 1 :]:
-            if word.startswith("-"):
-                break
-            values.append(word)
-        if "," in (known[name].metavar or ""):
+            return f"unknown option {name}; {nearest_option(name, known)}"
+        # The words after each option; "" stands for a value where an option takes none.
+        groups = [("", [""])]
+        for word in words:
+            name, _, value = word.partition("=")
+            if name in known:
+                groups.append((name, [""] if known[name].nargs == 0 else [value] if value else []))
+            elif word.startswith("--"):
+                groups.append(("", [""]))
+            else:
+                groups[-1][1].append(word)
+        name, values = next((group for group in groups if extra in group[1][1:]), groups[0])
+        if name and "," in (known[name].metavar or ""):
             return f"use commas: {name} {','.join(values)}"
-        return (
-            f"{extra}: belongs to no option; if it belongs to {name}, use quotes: {name}"
-            f' "{" ".join(values)}"'
-        )
+        hint = "--help lists the options"
+        if name and known[name].type in (str, Path) and not known[name].choices:
+            hint = f'if it belongs to {name}, use quotes: {name} "{" ".join(values)}"'
+        return f"{extra}: belongs to no option; {hint}"
 
 
 def _with_underscores(text: str) -> str:

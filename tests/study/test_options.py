@@ -212,6 +212,7 @@ def test_labels_are_objects_or_merged_to_named_objects(texts, objects):
     [
         *[([text], "a label is an integer, at least 1") for text in ("", "a", "1,", "0", "-1,2")],
         *[([text], "--labels ") for text in ("=1", "left=", "left=1=2", "1.5", "1 2", "7=8")],
+        (["\udcff=1"], "--labels "),
         (["1" * 10], "a label is an integer"),
         (["1,1"], "1 is given twice"),
         (["1", "1"], "1 is given twice"),

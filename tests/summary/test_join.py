@@ -389,3 +389,22 @@ def test_folders_without_volumes_are_refused(tmp_path):
     for folder in (tmp_path, tmp_path / "missing"):
         with pytest.raises(InputError, match=str(folder)):
             join_results(folder)
+
+
+def test_a_folder_of_several_runs_names_them(tmp_path):
+    for run in ("no_box", "vit_l/paper"):
+        for image in ("a", "b"):
+            write_volume(tmp_path / run / image, SLICES)
+    with pytest.raises(InputError) as raised:
+        join_results(tmp_path)
+    runs = f"-r {tmp_path}/no_box or -r {tmp_path}/vit_l/paper"
+    assert str(raised.value) == f"{tmp_path}: no folder has results; give one of its runs: {runs}"
+    assert len(join_results(tmp_path / "vit_l/paper").volumes) == 2
+
+
+def test_a_volume_whose_name_is_not_utf_8_is_refused_before_it_is_drawn(tmp_path):
+    """pandas and matplotlib fail with a traceback, each in its own place."""
+    write_volume(tmp_path / "a", SLICES)
+    write_volume(tmp_path / "b\udcff", SLICES)
+    with pytest.raises(InputError, match="its name is not UTF-8"):
+        join_results(tmp_path)

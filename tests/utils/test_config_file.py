@@ -69,6 +69,8 @@ def parsed(tmp_path, monkeypatch):
         ("prompts: [paper, no_box]", {"prompts": ("paper", "no_box")}),
         ("prompts: [1, 1.50]", {"prompts": ("1", "1.50")}),
         ("labels: 10,11", {"labels": ["10,11"]}),
+        ("labels: 10, 11", {"labels": ["10,11"]}),
+        ("labels: left=10,11 right=12", {"labels": ["left=10,11", "right=12"]}),
         ("labels: [10, 11]", {"labels": ["10", "11"]}),
         ("labels: [[10, 11], 12]", {"labels": ["10,11", "12"]}),
         ("labels: {left: [10, 11], right: 12}", {"labels": ["left=10,11", "right=12"]}),

@@ -38,6 +38,9 @@ def parsed(monkeypatch):
         (ExploreOptions, "clicks --targets 0.8 0.9", "--targets 0.8,0.9"),
         (ExploreOptions, "jitter --sigma_mm 1 2", "--sigma_mm 1,2"),
         (PatientOptions, "--dataset d.yml --cases a b", "--cases a,b"),
+        # The word is also the value of another option.
+        (Options, "--model vit_b --prompts paper vit_b", "--prompts paper,vit_b"),
+        (Options, "--prompts paper no_box --nope x", "--prompts paper,no_box"),
     ],
 )
 def test_values_without_commas(parsed, options_class, words, remedy):
@@ -59,6 +62,7 @@ def test_a_value_with_a_space_and_without_quotes(parsed):
         "results: belongs to no option; if it belongs to --output_folder, use quotes:"
         ' --output_folder "my results"'
     )
-    assert error_of(parsed, Options, "a.nii b.nii") == (
-        "a.nii: belongs to no option; --help lists the options"
-    )
+    # Quotes would not help.
+    for words in ("a.nii b.nii", "--report a.nii", "--slice 1 a.nii", "--device cpu a.nii"):
+        message = error_of(parsed, Options, words)
+        assert message == "a.nii: belongs to no option; --help lists the options"
