@@ -104,15 +104,16 @@ def is_converted(
         return False
 
 
-def source_of(path: Path, sidecar_sha256: str | None) -> str | None:
-    """Return the SHA-256 of the file that an array file was converted from.
+def source_of(path: Path, sidecar_sha256: str | None) -> tuple[str, str] | None:
+    """Return the name and the SHA-256 of the file that an array file was converted from.
 
     sidecar_sha256: of its sidecar. None when there is no such sidecar.
     """
     sidecar = sidecar_path(path)
     if not (sidecar_sha256 and sidecar.is_file() and sha256_of(sidecar) == sidecar_sha256):
         return None
-    return _read_sidecar(sidecar).get("source_sha256")
+    record = _read_sidecar(sidecar)
+    return record["source"], record["source_sha256"]
 
 
 def check_numpy_path(path: Path) -> None:

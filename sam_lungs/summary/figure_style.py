@@ -16,6 +16,8 @@ STYLE = {
     "lines.markersize": 3.5,
     "lines.markeredgewidth": 0.7,
     "errorbar.capsize": 3,
+    # A name may have dollars, which are no formula.
+    "text.parse_math": False,
     "boxplot.patchartist": True,
     "boxplot.showmeans": True,
     "boxplot.medianprops.color": "black",
@@ -34,10 +36,8 @@ STYLE = {
 }
 PAGE_WIDTH_INCHES = 7
 
-# A colour of Okabe and Ito's palette and a marker for each subset, in alphabetical order. Slices
-# whose subset is not known are drawn alike, under the name UNNAMED.
+# A colour of Okabe and Ito's palette and a marker for each subset, in alphabetical order.
 SUBSET_STYLES = (("#0072B2", "o"), ("#E69F00", "^"), ("#009E73", "s"), ("#CC79A7", "D"))
-UNNAMED = "slices"
 METRIC_NAMES = {"jaccard": "Jaccard index", "dice": "Dice score"}
 ALL_COLOR = "#BBBBBB"
 NO_LUNG_COLOR = "#E5E5E5"

@@ -5,6 +5,7 @@ Above MANY_VOLUMES they show distributions, and the worst and median volumes.
 Dice score, Jaccard index and predicted IoU have no unit. They are NaN in slices without lung.
 """
 
+import warnings
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -26,7 +27,6 @@ from sam_lungs.summary.figure_style import (
     PAGE_WIDTH_INCHES,
     STYLE,
     SUBSET_STYLES,
-    UNNAMED,
     short_name,
 )
 from sam_lungs.summary.figures_of_many import draw_density, draw_distributions, worst_and_median
@@ -159,13 +159,13 @@ def draw_published(pairs: pd.DataFrame) -> Figure:
 
 @rc_context(STYLE)
 def draw_prompt_effects(intervals: dict[str, pd.DataFrame]) -> Figure:
-    """Draw the mean Dice of each prompt protocol with its interval.
+    """Draw the mean Dice of each run with its interval.
 
-    A second panel shows Dice over the offset of the negative point, if at least two protocols are
-    the paper's with another offset, or none.
+    A second panel shows Dice over the offset of the negative point, if at least two runs have the
+    names of protocols that are the paper's with another offset, or none.
 
-    intervals: by protocol, as `statistics.estimate` returns them. Drawn are the means over patients
-        and their intervals; where one is NaN, only the mean.
+    intervals: by run, as `statistics.estimate` returns them. Drawn are the means over patients and
+        their intervals; where one is NaN, only the mean.
     """
     table = pd.concat(intervals).query("subset == 'all' and metric == 'dice'").droplevel(1)
     means = table["case_avg"]
@@ -184,7 +184,8 @@ def draw_prompt_effects(intervals: dict[str, pd.DataFrame]) -> Figure:
     by_name.errorbar(means, rows, xerr=reach.to_numpy().T, linestyle="", **style)
     by_name.set_yticks(rows, table.index)
     by_name.invert_yaxis()
-    by_name.set(xlabel=f"{average}, {CONFIDENCE:.0%} interval", ylabel="prompt protocol")
+    interval = f", {CONFIDENCE:.0%} interval" if reach.notna().any(axis=None) else ""
+    by_name.set(xlabel=average + interval, ylabel="run")
     for axes in by_offset:
         moved = sorted(offsets)
         names = [offsets[rows_down] for rows_down in moved]
@@ -222,9 +223,17 @@ def save_figure(figure: Figure, folder: Path, name: str) -> None:
 
     Raises `InputError` when they cannot be written.
     """
-    for suffix, metadata in METADATA.items():
-        with rc_context(STYLE), atomic_write(folder / f"{name}.{suffix}") as temporary:
-            figure.savefig(temporary, metadata=metadata)
+    with rc_context(STYLE), warnings.catch_warnings():
+        # Letters that the font does not have are drawn as boxes.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        for suffix, metadata in METADATA.items():
+            with atomic_write(folder / f"{name}.{suffix}") as temporary:
+                figure.savefig(temporary, metadata=metadata)
+
+
+def named_subsets(subsets: pd.Series) -> pd.Series:
+    """Return the subset of each slice, with a name for those whose subset is not known."""
+    return subsets.fillna("no subset" if subsets.notna().any() else "slices")
 
 
 def _with_style(slices: pd.DataFrame) -> pd.DataFrame:
@@ -232,7 +241,7 @@ def _with_style(slices: pd.DataFrame) -> pd.DataFrame:
 
     Styles repeat when there are many subsets.
     """
-    subsets = slices["subset"].fillna(UNNAMED)
+    subsets = named_subsets(slices["subset"])
     styles = dict(zip(sorted(subsets.unique()), cycle(SUBSET_STYLES), strict=False))
     color, marker = (
         subsets.map({name: style[i] for name, style in styles.items()}) for i in (0, 1)

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from sam_lungs.study.metrics import METRICS
 from sam_lungs.summary.figure_style import ALL_COLOR, METRIC_NAMES, PAGE_WIDTH_INCHES, short_name
@@ -92,5 +93,8 @@ def draw_density(slices: pd.DataFrame, x: str, y: str) -> Figure:
     axes = figure.subplots()
     style = {"bins": 100, "norm": LogNorm(), "cmap": "viridis_r", "rasterized": True}
     *_, image = axes.hist2d(slices[x], slices[y], **style)
-    figure.colorbar(image, label="slices")
+    # The ticks of a logarithmic scale are formulas otherwise.
+    ticks = LogLocator(subs=(1, 2, 5))
+    scale = figure.colorbar(image, label="slices", ticks=ticks, format="{x:g}")
+    scale.ax.yaxis.set_minor_formatter(NullFormatter())
     return figure

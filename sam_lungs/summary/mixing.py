@@ -117,7 +117,7 @@ def check_alike(
     more = f" (differs too: {', '.join(list(found)[1:])})" if len(found) > 1 else ""
     raise InputError(
         f"{folder}: {image} was made with {name} {value}, but {other} with {other_value}{more}, so"
-        " they have no common mean; process one again with --overwrite, move them to separate"
+        " they are not averaged; process one again with --overwrite, move them to separate"
         f" folders, or {remedy}"
     )
 

@@ -52,8 +52,8 @@ def different_inputs(runs: Mapping[str, JoinedResults]) -> list[str]:
 def differences(first: JoinedResults, second: JoinedResults) -> dict[str, Difference]:
     """Return what differs in the images or reference masks of two runs, by volume.
 
-    Where the records cannot tell, as of a NIfTI file and an array, masks are taken as the same if
-    they have equal areas in all slices that both runs have. Volumes without a record are left out.
+    Where the records cannot tell, as of files in two formats, masks are taken as the same if they
+    have equal areas in all slices that both runs have. Volumes without a record are left out.
     """
     of_first, of_second = (
         {image.removeprefix("image_"): record for image, record in run.records.items()}
@@ -114,24 +114,20 @@ def _same_files(first: list[dict], second: list[dict]) -> bool | None:
     for one, other in zip(first, second, strict=True):
         if one.get("sha256") == other.get("sha256"):
             continue
-        sources = _source(one), _source(other)
-        # Without its source, another file of the same format is another one.
-        is_other = _suffix(one) == _suffix(other) if None in sources else sources[0] != sources[1]
-        if is_other:
+        (suffix, sha256), (other_suffix, other_sha256) = _source(one), _source(other)
+        # The same masks have another hash in another format.
+        if suffix == other_suffix and sha256 != other_sha256:
             return False
     return None
 
 
-def _source(identity: dict) -> str | None:
-    """Return the SHA-256 of the file itself or, of an array, of the file it was converted from."""
-    path = Path(identity["file"])
+def _source(identity: dict) -> tuple[str, str | None]:
+    """Return the format and SHA-256 of a file, of an array those of the file it was made from."""
+    path, sha256 = Path(identity["file"]), identity.get("sha256")
     if has_suffix(path, NUMPY_SUFFIXES):
-        return source_of(path, identity.get("conversion"))
-    return identity.get("sha256")
-
-
-def _suffix(identity: dict) -> str:
-    return next((end for end in SUFFIXES if has_suffix(Path(identity["file"]), (end,))), "")
+        name, sha256 = source_of(path, identity.get("conversion")) or (path, sha256)
+        path = Path(name)
+    return next((end for end in SUFFIXES if has_suffix(path, (end,))), ""), sha256
 
 
 def _names(identities: list[dict]) -> str:

@@ -180,7 +180,7 @@ def _draw_study(slices: pd.DataFrame, folder: Path) -> list[Picture]:
 
 def _colors(subsets: pd.Series) -> str:
     """Return a sentence with the colour of each subset, empty for one subset."""
-    names = sorted(subsets.fillna(figures.UNNAMED).unique())
+    names = sorted(figures.named_subsets(subsets).unique())
     if not 1 < len(names) <= len(COLOR_NAMES):
         return ""
     pairs = zip(COLOR_NAMES, names, strict=False)

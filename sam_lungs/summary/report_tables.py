@@ -25,7 +25,7 @@ SMALLEST_P = 0.0001
 
 
 class Cell(NamedTuple):
-    """text: what is shown. is_text: no number; it may be wrapped, and is on the left."""
+    """text: what is shown. is_text: its column has texts; it may be wrapped, and is on the left."""
 
     text: str | Markup
     is_text: bool
@@ -46,7 +46,15 @@ def readable(table: pd.DataFrame) -> Table:
 
 def table_of(header: Sequence[str], rows: Iterable[Sequence]) -> Table:
     """Return a table of values of any kind; its header is shown as it is."""
-    return Table(list(header), [[_cell(value) for value in row] for row in rows])
+    cells = [[_cell(value) for value in row] for row in rows]
+    are_text = [any(cell.is_text for cell in column) for column in zip(*cells, strict=True)]
+    return Table(
+        list(header),
+        [
+            [cell._replace(is_text=is_text) for cell, is_text in zip(row, are_text, strict=True)]
+            for row in cells
+        ],
+    )
 
 
 def headline(intervals: pd.DataFrame) -> pd.DataFrame:

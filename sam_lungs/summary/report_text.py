@@ -1,8 +1,10 @@
 """What the report says of a study in sentences: only what its run records say."""
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+from sam_lungs.prompts.protocols import PROTOCOLS
 from sam_lungs.study.run_record import RunRecord
 from sam_lungs.summary.exposure import ANY_DATASET, exposure_of_run, exposure_table
 from sam_lungs.summary.join import JoinedResults
@@ -46,12 +48,18 @@ def dataset_name(results_folder: Path, records: Collection[RunRecord]) -> str:
 
 
 def prompting(records: dict[str, RunRecord]) -> dict:
-    """Return where the prompts come from; without records, nothing is said of them."""
+    """Return where the prompts come from; without records, nothing is said of them.
+
+    Keys: `prompts_files`, their names; `is_of_reference`, whether some are made from the reference
+    masks; `is_paper`, whether all are the paper's, or not recorded.
+    """
+    paper = asdict(PROTOCOLS["paper"])
     protocols = [each.protocol for each in records.values()]
     files = {each["prompts_file"] for each in protocols if "prompts_file" in each}
     return {
         "prompts_files": sorted(files),
         "is_of_reference": any(each and "prompts_file" not in each for each in protocols),
+        "is_paper": all(each.items() <= paper.items() for each in protocols),
     }
 
 
@@ -80,9 +88,13 @@ def _training(model: str, records: dict[str, RunRecord]) -> str:
 
 def patients_of(study: JoinedResults) -> str:
     """Return how many patients there are, and how that is known."""
-    text = f"Patients: {len(study.cases)}, volumes: {len(study.volumes)}; the patients come from"
+    volumes = len(study.volumes)
+    unknown = study.volumes["patient"].isna().sum()
+    if unknown == volumes:
+        return f"Volumes: {volumes}; the patients are not known, so each volume counts as one."
+    text = f"Patients: {len(study.cases)}, volumes: {volumes}; the patients come from"
     text += f" {study.patients_from}"
-    if unknown := study.volumes["patient"].isna().sum():
+    if unknown:
         text += f"; volumes without a known patient, each counted as one: {unknown}"
     return f"{text}."
 

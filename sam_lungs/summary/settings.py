@@ -89,6 +89,9 @@ def _deciding(record: RunRecord) -> dict[str, str]:
     }
     if weights := record.segmenter.get("weights"):
         settings["weights"] = ", ".join(f"{name} {sha256}" for name, sha256 in weights.items())
+    elif "weights" in settings:
+        is_baseline = record.segmenter.get("family") == "baseline"
+        settings["weights"] += f", {'no weights' if is_baseline else NOT_RECORDED}"
     return settings
 
 

@@ -25,9 +25,10 @@ from documented_inputs import write_inputs
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 # Code blocks that are no commands: their language, or how they start.
 OTHER_LANGUAGES = ("python", "yaml", "bibtex")
-NO_COMMANDS = ("nifti_to_numpy.py  ", "working_data/
-", "case,", "--labels ", "Jaccard index: ", "#!")
-NO_COMMANDS += ("image_a: ",)
+NO_COMMANDS = (
+    *("nifti_to_numpy.py  ", "working_data/\n", "image_a: ", "case,", "--labels "),
+    *("Jaccard index: ", "#!"),
+)
 CODE = re.compile(
     r"^```(?P<language>\w*)\n(?P<fenced>.*?)^```$"
     r"|(?P<indented>(?:^    \S[^\n]*\n)+)"

@@ -105,7 +105,7 @@ def check_texts(*drawn: Figure) -> None:
 
 
 def test_box_plots_show_all_slices_each_subset_and_each_volume(slices):
-    with_lung = slices.dropna(subset="dice").fillna({"subset": "slices"})
+    with_lung = slices.dropna(subset="dice").fillna({"subset": "no subset"})
     images, subsets = slices["image"].unique(), sorted(with_lung["subset"].unique())
     groups = [with_lung]
     if len(subsets) > 1:
@@ -139,7 +139,7 @@ def test_each_volume_has_a_panel_with_gaps_in_slices_without_lung(slices):
 
 
 def test_the_legend_names_the_colors_of_several_subsets(slices):
-    names = sorted(slices["subset"].fillna("slices").unique())
+    names = sorted(slices["subset"].fillna("no subset").unique())
     named = names if len(names) > 1 else []
     for draw, further in ((draw_along_slices, ["no lung"]), (draw_box_plots, ["median", "mean"])):
         (legend,) = draw(slices).legends
@@ -248,6 +248,20 @@ def test_texts_of_figures_of_many_volumes_are_readable():
     check_texts(draw_box_plots(slices), draw_along_slices(slices), draw_predicted_iou(slices))
 
 
+@pytest.mark.parametrize("shown", ["a $\\x$", "患者"])
+def test_a_name_may_have_any_letters(tmp_path, shown):
+    name = f"image_{shown}"
+    slices = pd.DataFrame(
+        {"image": name, "subset": [name, "$b^$"], "slice": [0, 1], "jaccard": 0.5, "dice": 0.6}
+    )
+    for draw in (draw_box_plots, draw_along_slices):
+        figure = draw(slices)
+        save_figure(figure, tmp_path, "figure")
+        texts = {text.get_text() for text in figure.findobj(Text)}
+        assert texts & {shown, f"{shown} (n = 2)"}
+        assert shown in (tmp_path / "figure.svg").read_text("utf-8")
+
+
 @pytest.mark.parametrize("volumes", range(1, 11))
 def test_unused_panels_are_hidden(volumes):
     names = [f"image_{number}" for number in range(volumes)]
@@ -304,6 +318,11 @@ def test_each_protocol_is_drawn_with_mean_and_interval():
     np.testing.assert_allclose(points.lines[0].get_xdata().astype(float), means)
     for segment, mean in zip(points.lines[2][0].get_segments(), means, strict=True):
         np.testing.assert_allclose(segment[:, 0], [mean - 0.02, mean + 0.03])
+    assert axes.get_ylabel() == "run"
+    assert axes.get_xlabel().endswith(", 95% interval")
+    # Of few patients.
+    axes, *_ = draw_prompt_effects({"vit_b/paper": intervals(0.9, np.nan, np.nan)}).axes
+    assert axes.get_xlabel() == "mean Dice score of patients"
 
 
 def test_the_curve_has_only_protocols_that_move_the_negative_point():

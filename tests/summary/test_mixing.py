@@ -1,4 +1,4 @@
-"""Volumes that were made in different ways have no common mean."""
+"""Volumes that were made in different ways are not averaged."""
 
 import csv
 from dataclasses import replace
@@ -96,7 +96,7 @@ def test_each_setting_that_decides_the_numbers_must_be_equal(tmp_path, fields, n
         join_results(tmp_path)
     message = str(caught.value)
     assert message.count("\n") == 0
-    for word in (f"with {name} ", "image_a", "image_b", *values.split(), "--overwrite"):
+    for word in (f"with {name} ", "image_a", "image_b", *values.split(), "not averaged; "):
         assert word in message
     joined = join_results(tmp_path, allow_mixed=True)
     for table in (joined.summary, joined.intervals):

@@ -3,6 +3,7 @@
 import csv
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from conftest import chest, save_nifti
 from results_folders import RECORD, write_volume
@@ -138,6 +139,20 @@ def test_an_array_is_known_by_the_file_it_was_converted_from(write, tmp_path):
         read_runs([moved, converted])
     (tmp_path / "masks.npy.json").unlink()
     assert different_inputs(read_runs([moved, converted])) == []
+
+
+def test_masks_in_another_format_are_told_by_their_areas(write, tmp_path):
+    masks = chest()[1]
+    paths = [save_nifti(tmp_path / name, masks) for name in ("zipped.nii.gz", "plain.nii")]
+    paths += [tmp_path / "converted.npz", tmp_path / "bare.npz"]
+    write_numpy(read_volume(paths[1]), paths[2])
+    np.savez(paths[3], masks)
+    records = [replace(RECORD, masks=[read_volume(path).identity]) for path in paths]
+    folders = [write(path.stem, record) for path, record in zip(paths, records, strict=True)]
+    assert different_inputs(read_runs(folders)) == []
+    for record in records[1:]:
+        with pytest.raises(InputError, match="reference masks: zipped"):
+            read_runs([folders[0], write("other", record, (10, 21))])
 
 
 def test_the_script_refuses_and_writes_what_is_mixed(run, write, tmp_path):

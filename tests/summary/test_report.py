@@ -130,6 +130,35 @@ def test_unknown_patients_are_said(results, capsys, undrawn):
     assert "the patients of 1 of 2 volumes are not known" in capsys.readouterr().err
 
 
+def test_a_column_is_aligned_as_one():
+    rows = [["a", None, 0.5], [None, 3, None], ["12", None, "< 0.0001"]]
+    table = report_tables.table_of(["name", "number", "p"], rows)
+    assert [[cell.is_text for cell in row] for row in table.rows] == [[True, False, False]] * 3
+    assert report_tables.table_of(["name"], []).rows == []
+
+
+def test_unknown_patients_do_not_come_from_anywhere(results, undrawn):
+    write_dice(results / "image_phantom_001", 0.8)
+    write_dice(results / "image_phantom_002", 0.8)
+    page = write_report(results).read_text("utf-8")
+    assert "Volumes: 2; the patients are not known, so each volume counts as one." in page
+    assert "come from run.json" not in page
+
+
+@pytest.mark.parametrize(
+    ("family", "shown"), [("baseline", "box, no weights"), ("masks", "box, not recorded")]
+)
+def test_a_model_without_weights_is_not_shown_as_weights(results, undrawn, family, shown):
+    record = replace(RECORD, segmenter={"model": "box", "family": family, "weights": {}})
+    for image in ("image_phantom_001", "image_phantom_002"):
+        write_dice(results / image, 0.8, record=record)
+    other = results.parent / "no_box"
+    page = write_report(results, [other]).read_text("utf-8")
+    made, compared = page.split("How the results were made")[1].split("compared runs differ")
+    assert shown in cells(made)
+    assert {shown, "sam_vit_l.pth 3adc"} <= set(cells(compared))
+
+
 def test_the_page_is_self_contained_and_reproducible(results):
     path = write_report(results, [results.parent / "no_box"])
     page = path.read_bytes()
@@ -236,12 +265,13 @@ def test_baselines_scored_masks_and_prompts_of_a_file_are_named_as_such(tmp_path
 
 def test_figures_that_are_not_of_the_published_model_are_said_to_differ(tmp_path, undrawn):
     other = replace(RECORD, segmenter={"model": "compact"})
+    no_box = replace(RECORD, protocol={"points": "inside", "box": False})
     said = []
-    for record in (RECORD, other):
+    for record in (RECORD, other, no_box):
         write_dice(tmp_path / "image_coronacases_001", 0.9, record=record)
         page = write_report(tmp_path).read_text("utf-8")
-        said.append("The published figures are those of vit_l" in page)
-    assert said == [False, True]
+        said.append(re.findall(r"The published figures are those of vit_l .* is of (.*),", page))
+    assert said == [[], ["compact"], ["vit_l with other prompts"]]
 
 
 def test_of_many_volumes_the_worst_and_the_median_are_shown(tmp_path, undrawn, monkeypatch):

@@ -99,6 +99,17 @@ def test_a_narrow_window_marks_the_tables_that_scroll(page):
     page.wait_for_function("document.activeElement.scrollLeft > 0")
 
 
+def test_names_that_begin_with_a_number_are_sorted_as_names(page):
+    kinds = {"text": ["2_b", "10_a", "2_a"], "": ["1e-5", "< 0.0001", "-1 (-2 to 0)"]}
+    for kind, texts in kinds.items():
+        made = page.evaluate(
+            "([kind, texts]) => texts.map((text) => Object.assign(document.createElement('td'),"
+            " {textContent: text, className: kind})).sort(compare).map((cell) => cell.textContent)",
+            [kind, texts],
+        )
+        assert made == [texts[2], texts[0], texts[1]]
+
+
 def test_tables_are_sorted_by_keyboard(page):
     table = page.get_by_role("region", name="Table: volumes")
     assert page.get_by_text("press Enter on it").count() == 1
