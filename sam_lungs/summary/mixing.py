@@ -77,7 +77,7 @@ def differing(
     first: dict[str, tuple[str, str]] = {}
     found: dict[str, dict[str, str]] = {}
     for image in images:
-        settings = {"run.json": "one" if image in records else "none"}
+        settings = {"run.json": "there" if image in records else "missing"}
         if image in records:
             settings |= deciding_settings(records[image])
         for name, value in settings.items():
@@ -116,8 +116,8 @@ def check_alike(
     (image, value), (other, other_value) = values.items()
     more = f" (differs too: {', '.join(list(found)[1:])})" if len(found) > 1 else ""
     raise InputError(
-        f"{folder}: {image} was made with {name} {value}, but {other} with {other_value}{more}, so"
-        " they are not averaged; process one again with --overwrite, move them to separate"
+        f"{folder}: {image} has {name} {value}, but {other} has {other_value}{more}, so they are"
+        " not averaged; process one again with --overwrite, move them to separate"
         f" folders, or {remedy}"
     )
 

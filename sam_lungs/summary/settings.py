@@ -15,7 +15,7 @@ TITLES = {
     "numbers version": "version of the numbers",
 }
 # Volumes in which these differ are in one group.
-JOINED = ("volumes", "windows used", "spacing in mm")
+JOINED = ("volumes", "windows used", "spacing given in mm")
 
 
 def how_it_was_made(records: dict[str, RunRecord]) -> dict:
@@ -67,7 +67,7 @@ def _settings(record: RunRecord) -> dict[str, str]:
     packages = environment.get("packages", {}) | record.segmenter.get("packages", {})
     low_high = record.window_hu
     settings = {"model": record.segmenter.get("model"), **_deciding(record)}
-    settings["spacing in mm"] = as_text(record.reading.get("spacing_mm"))
+    settings["spacing given in mm"] = as_text(record.reading.get("spacing_mm"))
     if "window" in settings:
         settings["windows used"] = "{:g} to {:g} HU".format(*low_high) if low_high else "none"
         if record.options.get("preprocessing") == "native":

@@ -142,7 +142,7 @@ def test_volumes_that_were_explored_in_different_ways_have_no_mean(tmp_path, cap
     explored = read_explorations(tmp_path)
     assert list(explored.runs["jitter"]) == ["points"]
     (line,) = explored.left_out
-    assert "a was made with --repeats 20, but b with 10" in line
+    assert "a has --repeats 20, but b has 10" in line
     assert capsys.readouterr().err == f"warning: {line}\n"
 
 

@@ -96,7 +96,7 @@ def test_each_setting_that_decides_the_numbers_must_be_equal(tmp_path, fields, n
         join_results(tmp_path)
     message = str(caught.value)
     assert message.count("\n") == 0
-    for word in (f"with {name} ", "image_a", "image_b", *values.split(), "not averaged; "):
+    for word in (f"has {name} ", "image_a", "image_b", *values.split(), "not averaged; "):
         assert word in message
     joined = join_results(tmp_path, allow_mixed=True)
     for table in (joined.summary, joined.intervals):
@@ -134,7 +134,7 @@ def test_volumes_with_and_without_a_record_are_not_averaged(tmp_path):
     published = tmp_path / "image_b" / "raw_data_2023-05-27_09-43-55.csv"
     published.parent.mkdir()
     published.write_text("slice,jaccard,dice\n0,0.5,0.6\n")
-    with pytest.raises(InputError, match=r"image_a was made with run.json one, but image_b"):
+    with pytest.raises(InputError, match=r"image_a has run.json there, but image_b"):
         join_results(tmp_path)
     assert set(join_results(tmp_path, allow_mixed=True).intervals["mixed"]) == {"run.json"}
 
@@ -156,7 +156,7 @@ def test_a_case_without_predictions_is_joined_with_those_of_a_run(tmp_path, orde
 
 def test_scored_masks_are_not_averaged_with_a_run(tmp_path):
     write(tmp_path, FULL, SCORED)
-    with pytest.raises(InputError, match=r"with weights vit_l .*nnunet .*predictions"):
+    with pytest.raises(InputError, match=r"has weights vit_l .*nnunet .*predictions"):
         join_results(tmp_path)
 
 
@@ -173,7 +173,7 @@ def test_scripts_and_report_say_what_is_mixed(run, tmp_path):
         done = run(script, "-r", tmp_path)
         assert done.returncode == 1
         assert done.stderr.count("\n") == 1
-        assert "1.0, but image_b with 10.0 (differs too: prompts: box)" in done.stderr
+        assert "1.0, but image_b has 10.0 (differs too: prompts: box)" in done.stderr
     assert run("make_report.py", "-r", tmp_path, "--allow_mixed", "--methods").returncode == 0
     page = (tmp_path / "report.html").read_text("utf-8")
     top = page[: page.index("<h2>Results</h2>")]
