@@ -154,7 +154,7 @@ def compare_runs(runs: dict[str, JoinedResults]) -> pd.DataFrame:
 
     Columns: those of `comparison.csv` in docs/results.md. `p` is `permutation_p` of the mean
     difference, `p_holm` is corrected for all p-values of the table. `effect` is `rank_biserial`,
-    `effect_p` is `wilcoxon_p`. Intervals of fewer than FEWEST_CASES cases are NaN.
+    `effect_p` is `wilcoxon_p`. `effect` and intervals of fewer than FEWEST_CASES cases are NaN.
 
     Raises `InputError` when there are fewer than two runs, two have no slice in common, or a volume
     has a slice twice.
@@ -241,7 +241,8 @@ def _compare_volumes(
         "low": low,
         "high": high,
         "p": permutation_p(differences),
-        "effect": float(rank_biserial(differences)),
+        # Of few cases it is often exactly 1, and says no more than the number of cases.
+        "effect": np.nan if np.isnan(effect_low) else float(rank_biserial(differences)),
         "effect_low": effect_low,
         "effect_high": effect_high,
         "effect_p": wilcoxon_p(differences),

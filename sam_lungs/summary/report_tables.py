@@ -178,7 +178,9 @@ def _with_interval(table: pd.DataFrame, name: str, ends: str) -> pd.Series:
     low, high = (f"{ends}_{end}" if ends else end for end in ("low", "high"))
     return pd.Series(
         [
-            f"{row[name]:.4f}"
+            None
+            if pd.isna(row[name])
+            else f"{row[name]:.4f}"
             + ("" if pd.isna(row[low]) else f" ({row[low]:.4f}\u00a0to\u00a0{row[high]:.4f})")
             for row in table.to_dict("records")
         ],
