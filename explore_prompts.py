@@ -28,14 +28,12 @@ def main() -> int:
     # Imported here, because torch takes seconds to import and --help does not need it.
     with waiting("loading PyTorch"):
         from sam_lungs.study.explore.run import explore_study
-        from sam_lungs.study.process import IN_USE, say_no_report
+        from sam_lungs.study.process import IN_USE, is_complete
 
     status = explore_study(options)
     # The tables of a study are of all its cases.
     wants_tables = options.slice is None and options.part is None
-    if wants_tables and status == IN_USE:
-        say_no_report()
-    if wants_tables and not status:
+    if wants_tables and is_complete(status):
         from sam_lungs.summary.explored_report import summarize_explorations
 
         folders = [study_folder(options.output_folder, files) for files in options.case_files]

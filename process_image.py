@@ -29,7 +29,7 @@ def main() -> int:
     # Imported here, because torch takes seconds to import and --help does not need it.
     with waiting("loading PyTorch"):
         from sam_lungs.study.dry_run import check_study
-        from sam_lungs.study.process import IN_USE, say_no_report
+        from sam_lungs.study.process import IN_USE, is_complete
         from sam_lungs.study.run import run_study
 
     if options.dry_run:
@@ -37,9 +37,7 @@ def main() -> int:
     status = run_study(options)
     # After a fault a results folder may hold another run, which must not be in the report.
     wants_report = options.report and options.slice is None
-    if wants_report and status == IN_USE:
-        say_no_report()
-    if wants_report and not status:
+    if wants_report and is_complete(status):
         from sam_lungs.summary.report import report_study
 
         folders = [study_folder(options.output_folder, files) for files in options.case_files]

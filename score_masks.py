@@ -19,14 +19,12 @@ def main() -> int:
         ScoreOptions, "Score predicted masks against reference masks; no model is run.", EXAMPLE
     )
     # Imported here, because --help does not need it.
-    from sam_lungs.study.process import IN_USE, say_no_report
+    from sam_lungs.study.process import IN_USE, is_complete
     from sam_lungs.study.score import results_folders, score_study
 
     status = score_study(options)
     wants_report = options.report and not options.dry_run
-    if wants_report and status == IN_USE:
-        say_no_report()
-    if wants_report and not status:
+    if wants_report and is_complete(status):
         from sam_lungs.summary.report import report_study
 
         for folders in results_folders(options):

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from math import isnan
@@ -66,23 +66,14 @@ def process_case(
 
     Raises `InputError` when a file cannot be written, or there is too little memory.
     """
-    status, in_use = 0, []
     prompts = prompts or volume_prompts(case, options)
-    recorders: dict[str, Recorder] = {}
+    study_folder = layout.study_folder(options.output_folder, case.files)
+    folders = {name: layout.results_folder(study_folder, name, case.name) for name in prompts}
     with ExitStack() as stack:
-        for name in prompts:
-            protocol = options.protocols[name]
-            try:
-                if recorder := _open(stack, case, segmenters[0], options, name, protocol):
-                    recorders[name] = recorder
-            except RunMismatchError as error:
-                report(error)
-                status = 1
-            except FolderInUseError:
-                in_use.append(name)
-        if in_use:
-            report_in_use(case.name, in_use if len(in_use) < len(prompts) else ())
-            status |= IN_USE
+        logs, status = open_logs(stack, case, segmenters[0], options, folders)
+        recorders = {
+            name: Recorder(folders[name], case, options, log) for name, log in logs.items()
+        }
         if recorders:
             _record(case, segmenters, options, recorders, prompts, study)
         for name, recorder in recorders.items():
@@ -138,20 +129,38 @@ def volume_prompts(case: Case, options: Options) -> dict[str, VolumePrompts | Re
     }
 
 
-def _open(
+def open_logs(
     stack: ExitStack,
     case: Case,
     segmenter: Segmenter,
     options: Options,
-    name: str,
-    protocol: PromptProtocol | Replay,
-) -> Recorder | None:
-    """Lock a results folder and return its recorder; None when the run is finished."""
-    study_folder = layout.study_folder(options.output_folder, case.files)
-    folder = layout.results_folder(study_folder, name, case.name)
+    folders: Mapping[str, Path],
+) -> tuple[dict[str, UnfinishedRun], int]:
+    """Lock the results folders of protocols; return the logs of the unfinished ones, and a status.
+
+    folders: by the name of the protocol. Reports and the status are as for `process_case`.
+
+    Raises `InputError` when a folder cannot be written.
+    """
+    status, in_use = 0, []
+    logs: dict[str, UnfinishedRun] = {}
     identities = case.image.identity, case.masks_identities
-    record = new_record(case.files, *identities, segmenter.identity, options, protocol)
-    return open_recorder(stack, case, replace(record, **about_case(case)), folder, options)
+    for name, folder in folders.items():
+        protocol = options.protocols[name]
+        record = new_record(case.files, *identities, segmenter.identity, options, protocol)
+        record = replace(record, **about_case(case))
+        try:
+            if log := open_log(stack, record, folder, options.overwrite):
+                logs[name] = log
+        except RunMismatchError as error:
+            report(error)
+            status = 1
+        except FolderInUseError:
+            in_use.append(name)
+    if in_use:
+        report_in_use(case.name, in_use if len(in_use) < len(folders) else ())
+        status |= IN_USE
+    return logs, status
 
 
 def open_recorder(
@@ -176,13 +185,18 @@ def report_in_use(case: str, protocols: Collection[str] = ()) -> None:
     print(f"{case}{which}: in progress in another process, skipped", file=sys.stderr)
 
 
-def say_no_report() -> None:
-    """Say why there are no tables and no report of the whole study after `IN_USE`."""
-    print(
-        "no report, because another process works on some volumes; run the same command again"
-        " when it has ended",
-        file=sys.stderr,
-    )
+def is_complete(status: int) -> bool:
+    """Return whether tables and a report of the whole study can be made after a run.
+
+    status: as `process_case` returns it. After `IN_USE` alone it prints why there is no report.
+    """
+    if status == IN_USE:
+        print(
+            "no report, because another process works on some volumes; run the same command again"
+            " when it has ended",
+            file=sys.stderr,
+        )
+    return not status
 
 
 def open_log(

@@ -35,17 +35,9 @@ from sam_lungs.study.explore.results import (
     write_tables,
 )
 from sam_lungs.study.pipeline import PromptedSlice, embed, map_ahead, naming
-from sam_lungs.study.process import (
-    IN_USE,
-    about_case,
-    embedding_store,
-    new_record,
-    open_log,
-    report_in_use,
-)
-from sam_lungs.study.unfinished import RunMismatchError, UnfinishedRun
-from sam_lungs.utils.errors import report
-from sam_lungs.utils.files import FolderInUseError, remove
+from sam_lungs.study.process import embedding_store, open_logs
+from sam_lungs.study.unfinished import UnfinishedRun
+from sam_lungs.utils.files import remove
 from sam_lungs.utils.progress import Progress, StudyProgress
 
 
@@ -60,29 +52,13 @@ def explore_case(
 
     Arguments, reports, the status and what is raised are as for `process.process_case`.
     """
-    status, in_use = 0, []
-    logs: dict[str, UnfinishedRun] = {}
     study_folder = layout.study_folder(options.output_folder, case.files)
     folders = {
         name: exploration_folder(study_folder, options.kind, name, case.name)
         for name in options.protocols
     }
     with ExitStack() as stack:
-        for name, protocol in options.protocols.items():
-            identities = case.image.identity, case.masks_identities
-            record = new_record(case.files, *identities, segmenters[0].identity, options, protocol)
-            record = replace(record, **about_case(case))
-            try:
-                if log := open_log(stack, record, folders[name], options.overwrite):
-                    logs[name] = log
-            except RunMismatchError as error:
-                report(error)
-                status = 1
-            except FolderInUseError:
-                in_use.append(name)
-        if in_use:
-            report_in_use(case.name, in_use if len(in_use) < len(options.protocols) else ())
-            status |= IN_USE
+        logs, status = open_logs(stack, case, segmenters[0], options, folders)
         started = datetime.now(UTC).isoformat(timespec="seconds")
         if logs:
             _record(case, segmenters, options, logs, study)
