@@ -121,9 +121,7 @@ def verdict(comparison: pd.DataFrame) -> str:
 def read_runs(
     folders: Sequence[Path], patients: Patients | None = None, allow_mixed: bool = False
 ) -> dict[str, JoinedResults]:
-    """Join results folders, each named by its folder.
-
-    If names coincide, all are named by their paths in the folder that holds all of them.
+    """Join results folders, each named by `run_names`.
 
     patients: see `join_results`. allow_mixed: volumes may be made in different ways, and runs may
         have other images and reference masks.
@@ -131,18 +129,30 @@ def read_runs(
     Raises `InputError` when a folder is given twice or cannot be read, and as
     `references.check_comparable` does.
     """
+    runs = {
+        name: join_results(folder, patients, allow_mixed)
+        for name, folder in zip(run_names(folders), folders, strict=True)
+    }
+    check_comparable(runs, allow_mixed)
+    return runs
+
+
+def run_names(folders: Sequence[Path]) -> list[str]:
+    """Return the names of runs: of their results folders.
+
+    If names coincide, all are named by their paths in the folder that holds all of them.
+
+    Raises `InputError` when a folder is given twice.
+    """
     paths = [folder.resolve() for folder in folders]
     names = [path.name for path in paths]
     if len(set(names)) < len(names):
         common = os.path.commonpath(paths)
         names = [path.relative_to(common).as_posix() for path in paths]
-    runs = {}
-    for folder, name in zip(folders, names, strict=True):
-        if name in runs:
+    for number, (folder, name) in enumerate(zip(folders, names, strict=True)):
+        if name in names[:number]:
             raise InputError(f"{folder}: given twice; give each results folder once")
-        runs[name] = join_results(folder, patients, allow_mixed)
-    check_comparable(runs, allow_mixed)
-    return runs
+    return names
 
 
 def compare_runs(runs: dict[str, JoinedResults]) -> pd.DataFrame:

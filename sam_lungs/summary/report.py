@@ -28,7 +28,7 @@ from sam_lungs.summary.patients import Patients
 from sam_lungs.summary.published import published_slices
 from sam_lungs.summary.published_xrays import compare_with_published_xrays
 from sam_lungs.summary.ranking import RANKING_NAME, rank_runs
-from sam_lungs.summary.references import different_inputs
+from sam_lungs.summary.references import check_comparable, different_inputs
 from sam_lungs.summary.report_tables import (
     by_value,
     comparison_table,
@@ -54,36 +54,21 @@ INTERVAL = f"its 95 % interval from {FEWEST_CASES} patients on"
 COLOR_NAMES = ("blue", "orange", "green", "pink")
 
 
-def write_report(
-    results_folder: Path,
-    compared: Sequence[Path] = (),
-    published_folder: Path | None = None,
-    patients: Patients | None = None,
-    allow_mixed: bool = False,
-) -> Path:
-    """Write `report.html` into a results folder, and its figures into `figures/`.
-
-    compared: results folders of other runs over the same slices, such as other prompt protocols;
-        then `comparison.csv` is written too.
-    published_folder: the authors' results; without it those that come with the code.
-    patients: see `join_results`. allow_mixed: see `compare.read_runs`.
-
-    Returns the path of the report. Raises `InputError` as `compare.read_runs` and
-    `compare.compare_runs` do, and when a file cannot be written.
-    """
-    runs = compare.read_runs([results_folder, *compared], patients, allow_mixed)
-    return report_runs(results_folder, runs, published_folder, patients)
-
-
 def report_runs(
     results_folder: Path,
     runs: dict[str, JoinedResults],
     published_folder: Path | None = None,
     patients: Patients | None = None,
 ) -> Path:
-    """Write the report of runs that are read, that of the results folder first.
+    """Write `report.html` into a results folder, and its figures into `figures/`.
 
-    The rest is as in `write_report`.
+    runs: by name, as `compare.read_runs` returns them; that of the results folder first. Of several
+        `comparison.csv` is written too.
+    published_folder: the authors' results; without it those that come with the code.
+    patients: of explorations, see `join_results`.
+
+    Returns the path of the report. Raises `InputError` as `join_results` and `compare.compare_runs`
+    do, and when a file cannot be written.
     """
     warn_of_unknown_patients(runs.values())
     run_name, study = next(iter(runs.items()))
@@ -143,13 +128,15 @@ def report_study(results_folders: Sequence[Path]) -> None:
 
     results_folders: of one study, such as one per prompt protocol; the report compares them.
 
-    Raises `InputError` as `join_results` and `write_report` do.
+    Raises `InputError` as `compare.read_runs` and `report_runs` do; the tables stay.
     """
-    for folder in results_folders:
-        joined = join_results(folder)
-        write_tables(joined, folder)
-        print_means(joined)
-    print(write_report(results_folders[0], results_folders[1:]))
+    runs = {}
+    for name, folder in zip(compare.run_names(results_folders), results_folders, strict=True):
+        runs[name] = join_results(folder)
+        write_tables(runs[name], folder)
+        print_means(runs[name])
+    check_comparable(runs)
+    print(report_runs(results_folders[0], runs))
 
 
 def _draw_study(slices: pd.DataFrame, folder: Path) -> list[Picture]:

@@ -1,10 +1,14 @@
-"""Results folders of volumes, written without a model."""
+"""Results folders of volumes, written without a model, and their reports."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from sam_lungs.study.layout import EMPTY_SLICES_NAME, MASKS_NAME, RAW_DATA_NAME, SUMMARY_NAME
 from sam_lungs.study.results import EmptySlice, SliceResult, slices_table, write_volume_tables
 from sam_lungs.study.run_record import RunRecord, code_sha256
+from sam_lungs.summary.compare import read_runs
+from sam_lungs.summary.patients import Patients
+from sam_lungs.summary.report import report_runs
 
 RECORD = RunRecord(
     numbers_version=1,
@@ -38,3 +42,15 @@ def write_volume(
     write_volume_tables(folder, slices_table(slices), of_volume or {}, empty_slices)
     names = (RAW_DATA_NAME, SUMMARY_NAME, EMPTY_SLICES_NAME, MASKS_NAME)
     record.write(folder, [name for name in names if (folder / name).exists()])
+
+
+def write_report(
+    results_folder: Path,
+    compared: Sequence[Path] = (),
+    published_folder: Path | None = None,
+    patients: Patients | None = None,
+    allow_mixed: bool = False,
+) -> Path:
+    """Write a report as `make_report.py` does, and return its path."""
+    runs = read_runs([results_folder, *compared], patients, allow_mixed)
+    return report_runs(results_folder, runs, published_folder, patients)

@@ -4,13 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from results_folders import RECORD, write_volume
+from results_folders import RECORD, write_report, write_volume
 
 from sam_lungs.study.results import SliceResult
 from sam_lungs.summary.compare import compare_runs, read_runs
 from sam_lungs.summary.effort import effort_of, rivals
 from sam_lungs.summary.figures import draw_effort
-from sam_lungs.summary.report import write_report
 
 BASELINE = replace(RECORD, segmenter={"model": "threshold", "family": "baseline", "weights": {}})
 

@@ -7,13 +7,12 @@ import pandas as pd
 import pytest
 from explored_folders import explore
 from PIL import Image
-from results_folders import write_volume
+from results_folders import write_report, write_volume
 
 from sam_lungs.study.explore.layout import MAPS_FOLDER, map_name
 from sam_lungs.study.results import SliceResult
 from sam_lungs.summary.explored_report import explored_of_results, summarize_explorations
 from sam_lungs.summary.join import join_results
-from sam_lungs.summary.report import write_report
 from sam_lungs.utils.errors import InputError
 
 SECTION = "<h2>Prompts explored</h2>"

@@ -5,13 +5,12 @@ from html import unescape
 
 import pandas as pd
 import pytest
-from results_folders import RECORD, write_volume
+from results_folders import RECORD, write_report, write_volume
 
 from sam_lungs.segmenters.families import FAMILIES, describe
 from sam_lungs.study.results import SliceResult
 from sam_lungs.summary.compare import read_runs
 from sam_lungs.summary.models import models_table
-from sam_lungs.summary.report import write_report
 
 
 def segmenter(model: str, family: str) -> dict:

@@ -2,12 +2,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
-from results_folders import write_volume
+from results_folders import write_report, write_volume
 
 from sam_lungs.data.montgomery import CASES
 from sam_lungs.study.results import SliceResult
 from sam_lungs.summary.published_xrays import compare_with_published_xrays
-from sam_lungs.summary.report import write_report
 
 MEANS = {"jaccard": 0.8745, "dice": 0.9319}
 

@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 from conftest import assert_refused
 from matplotlib.figure import Figure
-from results_folders import RECORD, write_volume
+from results_folders import RECORD, write_report, write_volume
 
 from sam_lungs.study.results import EmptySlice, SliceResult
 from sam_lungs.summary import figures, report, report_tables
 from sam_lungs.summary.compare import published_volumes
 from sam_lungs.summary.embedded import Picture
 from sam_lungs.summary.patients import PatientOptions
-from sam_lungs.summary.report import write_report
 from sam_lungs.summary.report_text import dataset_name, training
 from sam_lungs.utils.errors import InputError
 

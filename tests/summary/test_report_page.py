@@ -12,11 +12,10 @@ from explored_folders import explore
 from faults import Child
 from PIL import Image
 from playwright.sync_api import sync_playwright
-from results_folders import write_volume
+from results_folders import write_report, write_volume
 
 from sam_lungs.study.results import SliceResult
 from sam_lungs.study.run_record import RunRecord
-from sam_lungs.summary.report import write_report
 
 WIDE, NARROW, A4_PAPER = 1280, 400, 680
 METRICS = "dice_3d,nsd,hd95,nsd_3d,hd95_3d"
