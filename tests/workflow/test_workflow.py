@@ -155,12 +155,17 @@ def test_a_case_that_changes_has_another_hash(tmp_path):
     assert not set(plan("none", "p", "m.npy")["cases"]) & set(first["cases"])
 
 
-def test_jobs_of_one_machine_use_different_gpus(tmp_path):
-    smi = tmp_path / "nvidia-smi"
-    smi.write_text("#!/bin/sh\necho GPU-a\necho GPU-b\n")
+def environment_with(folder: Path, nvidia_smi: str) -> dict[str, str]:
+    """Return an environment with a shell script as `nvidia-smi`, and locks of GPUs in a folder."""
+    smi = folder / "nvidia-smi"
+    smi.write_text(f"#!/bin/sh\n{nvidia_smi}")
     smi.chmod(0o755)
     environment = {name: value for name, value in os.environ.items() if "CUDA" not in name}
-    environment |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
+    return environment | {"PATH": f"{folder}:{os.environ['PATH']}", "TMPDIR": str(folder)}
+
+
+def test_jobs_of_one_machine_use_different_gpus(tmp_path):
+    environment = environment_with(tmp_path, "echo GPU-a\necho GPU-b\n")
 
     def start(**others) -> subprocess.Popen:
         job = 'echo "${CUDA_VISIBLE_DEVICES-all}"; exec sleep 30'
@@ -190,11 +195,7 @@ def test_jobs_of_one_machine_use_different_gpus(tmp_path):
 
 
 def test_a_machine_without_a_driver_and_parts_of_gpus(tmp_path):
-    smi = tmp_path / "nvidia-smi"
-    smi.write_text("#!/bin/sh\necho NVIDIA-SMI has failed.\necho\nexit 9\n")
-    smi.chmod(0o755)
-    environment = {name: value for name, value in os.environ.items() if "CUDA" not in name}
-    environment |= {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
+    environment = environment_with(tmp_path, "echo NVIDIA-SMI has failed.\necho\nexit 9\n")
     command = [small_study.ROOT / "workflow/on_gpu.sh", "sh", "-c"]
     command.append('echo "${CUDA_VISIBLE_DEVICES-all}"')
     assert subprocess.check_output(command, env=environment) == b"all\n"
